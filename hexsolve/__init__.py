@@ -1,0 +1,1 @@
+"""hexsolve: solver-based placement engine for agentic LLM workflows. Public names are re-exported here."""
