@@ -1,0 +1,190 @@
+"""List planners on the projection: by largest projected risk (HexAGenT) or in a given order (every other list policy).
+
+Knows the projection and the snapshot; knows nothing of why an order was chosen.
+"""
+
+import numpy as np
+
+from hexsolve.jit import kernel
+from hexsolve.policy import Plan
+from hexsolve.projection import (
+    Placed,
+    World,
+    apply,
+    best_pair,
+    decode_alone,
+    given_pair,
+    open_timeline,
+    projected_risk,
+)
+from hexsolve.snapshot import Snapshot
+from hexsolve.tables import WAIT_DECODE, Floats, Ints, Records
+
+KernelPlan = tuple[Ints, Ints, Ints, Floats, Floats]  # order, prefill, decode, finish_ms, start_ms; by waiting position
+
+
+@kernel
+def _plan_by_risk(
+    now_ms: float,
+    calls: Records,
+    prefill_ms: Floats,
+    held_tokens: Ints,
+    prefills: Records,
+    decodes: Records,
+    pair: Floats,
+    knots: Floats,
+    knot_count: Ints,
+    grid: Floats,
+    waiting: Ints,
+    recompute_limit: int,
+) -> KernelPlan:
+    world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
+    n = waiting.shape[0]
+    timeline = open_timeline(world, n)
+    alone = decode_alone(world, waiting)
+    order = np.empty(n, dtype=np.int64)
+    prefill = np.full(n, -1, dtype=np.int64)
+    decode = np.full(n, -1, dtype=np.int64)
+    end, start, finish, risk = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    for i in range(n):
+        best = best_pair(world, timeline, alone, waiting[i])
+        prefill[i], decode[i] = best.prefill, best.decode
+        end[i], start[i], finish[i] = best.prefill_end_ms, best.start_ms, best.finish_ms
+        risk[i] = projected_risk(world, waiting[i], best.finish_ms)
+    if n > recompute_limit:
+        ranked = np.argsort(-risk, kind="mergesort")
+        for x in range(n):
+            i = ranked[x]
+            order[x] = i
+            best = best_pair(world, timeline, alone, waiting[i])
+            apply(world, timeline, waiting[i], best)
+            prefill[i], decode[i], start[i], finish[i] = best.prefill, best.decode, best.start_ms, best.finish_ms
+        return order, prefill, decode, finish, start
+    left = np.arange(n)
+    for x in range(n):
+        at = 0
+        for y in range(1, n - x):
+            if risk[left[y]] > risk[left[at]]:
+                at = y
+        i = left[at]
+        for y in range(at, n - x - 1):  # keep the remaining rows in index order, so that ties stay deterministic
+            left[y] = left[y + 1]
+        order[x] = i
+        apply(world, timeline, waiting[i], Placed(prefill[i], decode[i], end[i], start[i], finish[i]))
+        for y in range(n - x - 1):
+            k = left[y]
+            # Placing a call only delays what shares its prefill or its decode replica: other best pairs stand.
+            if decode[k] == decode[i] or (prefill[i] >= 0 and prefill[k] == prefill[i]):
+                best = best_pair(world, timeline, alone, waiting[k])
+                prefill[k], decode[k] = best.prefill, best.decode
+                end[k], start[k], finish[k] = best.prefill_end_ms, best.start_ms, best.finish_ms
+                risk[k] = projected_risk(world, waiting[k], best.finish_ms)
+    return order, prefill, decode, finish, start
+
+
+@kernel
+def _plan_in_order(
+    now_ms: float,
+    calls: Records,
+    prefill_ms: Floats,
+    held_tokens: Ints,
+    prefills: Records,
+    decodes: Records,
+    pair: Floats,
+    knots: Floats,
+    knot_count: Ints,
+    grid: Floats,
+    waiting: Ints,
+    order: Ints,
+    fixed_prefill: Ints,
+    fixed_decode: Ints,
+) -> KernelPlan:
+    world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
+    n = waiting.shape[0]
+    timeline = open_timeline(world, n)
+    alone = decode_alone(world, waiting)
+    prefill = np.full(n, -1, dtype=np.int64)
+    decode = np.full(n, -1, dtype=np.int64)
+    start, finish = np.empty(n), np.empty(n)
+    for i in order:
+        c = waiting[i]
+        if calls[c].stage != WAIT_DECODE and fixed_prefill[i] >= 0 and alone[c, fixed_decode[i]] < np.inf:
+            best = given_pair(world, timeline, c, fixed_prefill[i], fixed_decode[i])
+        else:
+            best = best_pair(world, timeline, alone, c)
+        apply(world, timeline, c, best)
+        prefill[i], decode[i], start[i], finish[i] = best.prefill, best.decode, best.start_ms, best.finish_ms
+    return order, prefill, decode, finish, start
+
+
+def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
+    """HexAGenT's greedy (FIELD.md §1, joint choice): pick the largest projected risk, place it, project again.
+
+    Parameters
+    ----------
+    recompute_limit : above this many waiting calls the risks are sorted once instead of recomputed after each pick.
+    """
+    waiting = snapshot.waiting
+    return _to_plan(snapshot, waiting, _plan_by_risk(*_arguments(snapshot), waiting, recompute_limit), "by_risk")
+
+
+def plan_in_order(
+    snapshot: Snapshot,
+    order: Ints,
+    *,
+    prefill: Ints | None = None,
+    decode: Ints | None = None,
+    provenance: str = "in_order",
+) -> Plan:
+    """Give each waiting call, in `order`, its earliest projected finish, or the placement that is fixed for it.
+
+    Parameters
+    ----------
+    order : int64 [n] permutation of positions in `snapshot.waiting`.
+    prefill, decode : int64 [n] fixed placement by waiting position, -1 = choose; default: choose all.
+    """
+    waiting = snapshot.waiting
+    nowhere = np.full(len(waiting), -1, dtype=np.int64)
+    kernel_plan = _plan_in_order(
+        *_arguments(snapshot),
+        waiting,
+        order,
+        nowhere if prefill is None else prefill,
+        nowhere if decode is None else decode,
+    )
+    return _to_plan(snapshot, waiting, kernel_plan, provenance)
+
+
+def _arguments(
+    snapshot: Snapshot,
+) -> tuple[float, Records, Floats, Ints, Records, Records, Floats, Floats, Ints, Floats]:
+    tables = snapshot.tables
+    return (
+        snapshot.now_ms,
+        snapshot.calls,
+        snapshot.prefill_ms,
+        snapshot.held_tokens,
+        snapshot.prefills,
+        snapshot.decodes,
+        tables.pair,
+        tables.knots,
+        tables.knot_count,
+        tables.grid,
+    )
+
+
+def _to_plan(snapshot: Snapshot, waiting: Ints, kernel_plan: KernelPlan, provenance: str) -> Plan:
+    order, prefill, decode, finish_ms, start_ms = kernel_plan
+    rank = np.empty(len(waiting), dtype=np.int64)
+    rank[order] = np.arange(len(waiting))
+    return Plan(
+        rows=waiting,
+        serials=snapshot.calls["serial"][waiting],
+        slots=snapshot.calls["slot"][waiting],
+        prefill=prefill,
+        decode=decode,
+        rank=rank,
+        finish_ms=finish_ms,
+        start_ms=start_ms,
+        provenance=provenance,
+    )

@@ -1,0 +1,55 @@
+"""What is known at one moment, frozen. Knows no true output length and no call that is not revealed."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hexsolve.tables import DECODE, PREFILL, TRANSFER, WAIT_DECODE, WAIT_PREFILL, ClusterTables, Floats, Ints, Records
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Copy of the cluster state at `now_ms`; every array is private to it.
+
+    Attributes
+    ----------
+    calls : records [n] of `CALL_DTYPE`, every live call.
+    prefill_ms : float64 [n, prefill kinds, 2]; [..., 0] nothing cached, [..., 1] the reusable prefix is held.
+    held_tokens : int64 [n, P], tokens of the call's prefix group that each prefill replica holds.
+    prefills : records [P] of `PREFILL_DTYPE`; decodes : records [D] of `DECODE_DTYPE`.
+    revision : the state's revision; a plan made for it is adopted only by calls that still wait.
+    names : (workflow_id, request_id) by row, or empty when not asked for.
+    """
+
+    now_ms: float
+    revision: int
+    tables: ClusterTables
+    calls: Records
+    prefill_ms: Floats
+    held_tokens: Ints
+    prefills: Records
+    decodes: Records
+    names: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def waiting(self) -> Ints:
+        """Rows of calls that a plan may still place or re-order: free (WAIT_PREFILL) and locked (WAIT_DECODE)."""
+        stage = self.calls["stage"]
+        return np.flatnonzero((stage == WAIT_PREFILL) | (stage == WAIT_DECODE))
+
+    @property
+    def free(self) -> Ints:
+        """Rows of calls that wait for prefill: any feasible pair may be chosen."""
+        return np.flatnonzero(self.calls["stage"] == WAIT_PREFILL)
+
+    @property
+    def running(self) -> Ints:
+        """Rows of calls in decode."""
+        return np.flatnonzero(self.calls["stage"] == DECODE)
+
+    @property
+    def in_flight(self) -> Ints:
+        """Rows of calls in prefill or KV transfer: their decode replica is bound, their KV is on its way."""
+        stage = self.calls["stage"]
+        return np.flatnonzero((stage == PREFILL) | (stage == TRANSFER))
