@@ -121,6 +121,7 @@ class Cluster:
         if not (math.isfinite(self.link_latency_ms) and self.link_latency_ms >= 0):
             raise InputError(f"{where}: link_latency_ms: expected a finite number >= 0, got {self.link_latency_ms!r}")
         self._check_links(where)
+        object.__setattr__(self, "links", dict(self.links))
 
     def _check_pool(self, where: str, role: Role, replicas: tuple[Replica, ...]) -> None:
         if not replicas:
@@ -168,7 +169,7 @@ class Cluster:
         return self._pair_bandwidth_gb_s
 
     def transfer_ms(self, tokens: int) -> NDArray[np.float64]:
-        """f8[P, D]: time to move `tokens` KV tokens with nothing else on the wire: latency + TTFT overhead + bytes/bw."""
+        """f8[P, D]: time to move `tokens` KV tokens over an idle network: latency + TTFT overhead + bytes/bandwidth."""
         return self.transfer_fixed_ms[:, None] + tokens * self.transfer_ms_per_token
 
     @cached_property

@@ -273,7 +273,7 @@ class Profile:
         return self._decode_arrays
 
     def scaled(self, speed: float) -> "Profile":
-        """The same replica `speed` times as fast in prefill and decode (> 0; 1.25 = 25 % faster), overhead unchanged."""
+        """The same replica `speed` > 0 times as fast in prefill and decode; the fixed overhead is unchanged."""
         if not (math.isfinite(speed) and speed > 0):
             raise InputError(f"speed: expected a finite number > 0, got {speed!r}")
         return replace(self, kappa_prefill=self.kappa_prefill / speed, kappa_decode=self.kappa_decode / speed)
@@ -302,7 +302,7 @@ def _cell(knots: Row, x: float) -> int:
 
 
 def _line_along_columns(grid: Grid, row_at: float, column_at: float) -> tuple[float, float, float]:
-    """Bilinear value at a point, its slope per column unit and the column where that slope ends (inf in the last cell)."""
+    """Bilinear value at a point, its slope per column and the column where that slope ends (inf in the last cell)."""
     rows, columns, values = grid
     i, j = _cell(rows, row_at), _cell(columns, column_at)
     weight = (row_at - rows[i]) / (rows[i + 1] - rows[i])
