@@ -1,0 +1,241 @@
+"""What an epoch costs. Knows workflows' finish ticks and convex cost pieces; knows nothing of replicas or solvers.
+
+One place for the objective (models/README.md §3): with F_w = max over the waiting calls c of workflow w of
+(decode finish of c + tail_ticks[c]),
+
+    f_w(F) = max_k (slope[w, k] * F + intercept[w, k])          convex, non-decreasing, integer
+    total  = (sum | max over w) of f_w(F_w)  +  sum_c call_weight[c] * finish_c
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Aggregate = Literal["sum", "max"]
+
+MAX_COEFFICIENT = 2**50  # keeps slope * tick and intercepts inside int64 and one cost inside a double
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Convex piecewise-linear costs of workflow finish ticks plus a linear cost of call finish ticks.
+
+    Parameters
+    ----------
+    slope, intercept
+        int64 [workflow, piece]; slopes 0..2^50, |intercept| <= 2^50. Repeat a piece to fill a short row.
+    tail_ticks
+        int64 [call], >= 0: estimated rest of the workflow after the call.
+    call_weight
+        int64 [call], >= 0: cost per tick of the call's own finish, small, to break ties towards the mean.
+    aggregate
+        "sum" or "max" of the workflow costs.
+
+    Raises
+    ------
+    ValueError
+        If a shape or a range is wrong; the message names field, index, value and what was expected.
+    """
+
+    slope: Ints
+    intercept: Ints
+    tail_ticks: Ints
+    call_weight: Ints
+    aggregate: Aggregate = "sum"
+
+    def __post_init__(self) -> None:
+        for field, ndim in (("slope", 2), ("intercept", 2), ("tail_ticks", 1), ("call_weight", 1)):
+            object.__setattr__(self, field, frozen_ints(f"objective.{field}", getattr(self, field), ndim))
+        if self.slope.shape != self.intercept.shape or self.slope.shape[1] < 1:
+            raise ValueError(
+                f"objective.intercept has shape {self.intercept.shape}: expected the shape of slope, {self.slope.shape}"
+                ", with at least one piece"
+            )
+        num_calls = self.tail_ticks.size
+        if self.call_weight.size != num_calls:
+            raise ValueError(f"objective.call_weight has {self.call_weight.size} entries: expected {num_calls}")
+        check_range("objective.slope", self.slope, 0, MAX_COEFFICIENT)
+        check_range("objective.intercept", self.intercept, -MAX_COEFFICIENT, MAX_COEFFICIENT)
+        check_range("objective.tail_ticks", self.tail_ticks, 0, 2**31 - 1)
+        check_range("objective.call_weight", self.call_weight, 0, 2**31 - 1)
+        if self.aggregate not in ("sum", "max"):
+            raise ValueError(f"objective.aggregate = {self.aggregate!r}: expected 'sum' or 'max'")
+
+    @property
+    def num_workflows(self) -> int:
+        return int(self.slope.shape[0])
+
+    def pieces(self, workflow: int) -> list[tuple[int, int]]:
+        """(slope, intercept) of f_w as Python integers."""
+        return list(zip(self.slope[workflow].tolist(), self.intercept[workflow].tolist(), strict=True))
+
+    def workflow_cost(self, workflow: int, finish_tick: int) -> int:
+        """f_w(F) in exact Python integers."""
+        return max(slope * finish_tick + intercept for slope, intercept in self.pieces(workflow))
+
+    def latest_finish(self, workflow: int, max_cost: int) -> int | None:
+        """The largest F with f_w(F) <= max_cost; None if the cost never exceeds it; may be negative."""
+        limits = [(max_cost - intercept) // slope for slope, intercept in self.pieces(workflow) if slope > 0]
+        return min(limits, default=None)
+
+
+def power(
+    elapsed_ticks: npt.ArrayLike,
+    horizon_ticks: npt.ArrayLike,
+    tail_ticks: npt.ArrayLike,
+    *,
+    k: float = 8.0,
+    reference: float = 1.0,
+    num_pieces: int = 24,
+    scale: int = 10**6,
+    low: float = 0.1,
+    high: float = 4.0,
+    call_weight: npt.ArrayLike | None = None,
+) -> Objective:
+    """scale * (R / reference)^k with R = (elapsed + F) / horizon, from below by tangents of integer slope.
+
+    Tangents touch at points spaced geometrically in R / reference over [low, high] (from the workflow's elapsed ratio
+    if that is larger: it cannot fall). Every slope is rounded to an integer and the tangent is then moved to where the
+    curve has exactly that slope, so a piece is never above the curve, except for the last: beyond `high` the cost
+    goes on straight, which also bounds the coefficients. With neighbouring tangent points at ratio q the largest gap
+    is 1 - line / curve at their crossing: 1.5 % at q = 1.05, 6 % at 1.1, 21 % at 1.2 (k = 8). 24 pieces over the full
+    range [0.1, 4] give q = 1.17 (16 %); a workflow already at half the reference has q = 1.09 (5 %).
+
+    Parameters
+    ----------
+    elapsed_ticks, horizon_ticks
+        [workflow]: age now (>= 0) and estimated standalone makespan (>= 1), in ticks.
+    tail_ticks
+        [call], see `Objective`.
+    reference
+        The ratio at which a workflow costs `scale`, for example the target alpha.
+    """
+    elapsed, horizon = _ages(elapsed_ticks, horizon_ticks)
+    if k < 1 or reference <= 0 or num_pieces < 2 or scale < 1 or not 0 < low < high:
+        raise ValueError(
+            f"power(k={k}, reference={reference}, num_pieces={num_pieces}, scale={scale}, low={low}, high={high}): "
+            "expected k >= 1, reference > 0, num_pieces >= 2, scale >= 1, 0 < low < high"
+        )
+    unit = horizon * reference  # ticks per unit of x = R / reference
+    start = np.clip(elapsed / unit, low, 0.99 * high)
+    x = start[:, None] * (high / start)[:, None] ** (np.arange(num_pieces) / (num_pieces - 1))
+    slope = np.rint(scale * k * x ** (k - 1) / unit[:, None])
+    touch = (slope * unit[:, None] / (scale * k)) ** (1 / (k - 1)) if k > 1 else x
+    intercept = np.floor(scale * touch**k - slope * (touch * unit[:, None] - elapsed[:, None]))
+    slope, intercept = np.insert(slope, 0, 0, axis=1), np.insert(intercept, 0, 0, axis=1)
+    return _objective(slope, intercept, tail_ticks, call_weight, "sum")
+
+
+def tardiness(
+    elapsed_ticks: npt.ArrayLike,
+    horizon_ticks: npt.ArrayLike,
+    tail_ticks: npt.ArrayLike,
+    *,
+    alpha: float,
+    scale: int = 10**9,
+    call_weight: npt.ArrayLike | None = None,
+) -> Objective:
+    """scale * max(0, R - alpha), with the slope rounded to an integer >= 1 per workflow."""
+    elapsed, horizon = _ages(elapsed_ticks, horizon_ticks)
+    if alpha <= 0:
+        raise ValueError(f"tardiness(alpha={alpha}): expected alpha > 0")
+    slope = _stretch_slope(horizon, scale)
+    due = np.floor(alpha * horizon) - elapsed
+    return _objective(
+        np.stack([np.zeros_like(slope), slope], axis=1),
+        np.stack([np.zeros_like(slope), -slope * due], axis=1),
+        tail_ticks,
+        call_weight,
+        "sum",
+    )
+
+
+def total_stretch(
+    elapsed_ticks: npt.ArrayLike,
+    horizon_ticks: npt.ArrayLike,
+    tail_ticks: npt.ArrayLike,
+    *,
+    scale: int = 10**9,
+    call_weight: npt.ArrayLike | None = None,
+) -> Objective:
+    """Sum over workflows of scale * R, with the slope rounded to an integer >= 1 per workflow."""
+    return _stretch(elapsed_ticks, horizon_ticks, tail_ticks, scale, call_weight, "sum")
+
+
+def max_stretch(
+    elapsed_ticks: npt.ArrayLike,
+    horizon_ticks: npt.ArrayLike,
+    tail_ticks: npt.ArrayLike,
+    *,
+    scale: int = 10**9,
+    call_weight: npt.ArrayLike | None = None,
+) -> Objective:
+    """The largest scale * R over the workflows (HexAGenT's urgency, as an objective)."""
+    return _stretch(elapsed_ticks, horizon_ticks, tail_ticks, scale, call_weight, "max")
+
+
+def _stretch(
+    elapsed_ticks: npt.ArrayLike,
+    horizon_ticks: npt.ArrayLike,
+    tail_ticks: npt.ArrayLike,
+    scale: int,
+    call_weight: npt.ArrayLike | None,
+    aggregate: Aggregate,
+) -> Objective:
+    elapsed, horizon = _ages(elapsed_ticks, horizon_ticks)
+    slope = _stretch_slope(horizon, scale)
+    return _objective(slope[:, None], (slope * elapsed)[:, None], tail_ticks, call_weight, aggregate)
+
+
+def _stretch_slope(horizon: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.float64]:
+    if scale < 1:
+        raise ValueError(f"scale = {scale}: expected >= 1")
+    return np.maximum(1.0, np.rint(scale / horizon))
+
+
+def _ages(
+    elapsed_ticks: npt.ArrayLike, horizon_ticks: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    elapsed = frozen_ints("elapsed_ticks", elapsed_ticks, 1)
+    horizon = frozen_ints("horizon_ticks", horizon_ticks, 1)
+    if elapsed.shape != horizon.shape:
+        raise ValueError(f"horizon_ticks has {horizon.size} entries: expected {elapsed.size}, one per workflow")
+    check_range("elapsed_ticks", elapsed, 0, 2**31 - 1)
+    check_range("horizon_ticks", horizon, 1, 2**31 - 1)
+    return elapsed.astype(np.float64), horizon.astype(np.float64)
+
+
+def _objective(
+    slope: npt.NDArray[np.float64],
+    intercept: npt.NDArray[np.float64],
+    tail_ticks: npt.ArrayLike,
+    call_weight: npt.ArrayLike | None,
+    aggregate: Aggregate,
+) -> Objective:
+    tail = frozen_ints("tail_ticks", tail_ticks, 1)
+    weight = np.zeros_like(tail) if call_weight is None else np.asarray(call_weight)
+    return Objective(slope.astype(np.int64), intercept.astype(np.int64), tail, weight, aggregate)
+
+
+def frozen_ints(field: str, values: npt.ArrayLike, ndim: int) -> Ints:
+    """A read-only int64 copy of `values`, or a ValueError that names the field."""
+    array = np.asarray(values)
+    if array.ndim != ndim:
+        raise ValueError(f"{field} has {array.ndim} dimensions: expected {ndim}")
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"{field} has dtype {array.dtype}: expected integers")
+    copy = array.astype(np.int64)
+    copy.flags.writeable = False
+    return copy
+
+
+def check_range(field: str, values: Ints, low: int, high: int) -> None:
+    """Raise a ValueError with the first entry of `values` outside low..high."""
+    outside = (values < low) | (values > high)
+    if outside.any():
+        index = tuple(int(i) for i in np.argwhere(outside)[0])
+        place = ", ".join(map(str, index))
+        raise ValueError(f"{field}[{place}] = {values[index]}: expected {low}..{high}")

@@ -1,0 +1,193 @@
+"""One epoch as integers: ticks, blocks and indices. Knows nothing of seconds, snapshots, LLMs or solvers."""
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from hexsolve_models.objective import Ints, Objective, check_range, frozen_ints
+
+MAX_TICK = 2**31 - 1
+RATE_BLOCKS = 1024  # transfer_rate_ticks is per this many KV blocks
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """N waiting calls of W workflows, P prefill and D decode replicas, H held KV intervals; tick 0 is now.
+
+    All arrays become read-only int64 copies. Every tick is below 2^31. See models/README.md §1 for the symbols.
+
+    Parameters
+    ----------
+    prefill_ticks
+        [N, P], >= 1; -1 = not allowed. Rows of locked calls are ignored.
+    locked_decode
+        [N]; -1: free call (choose prefill and decode replica). Otherwise the decode replica the call is bound to: its
+        prefill is done or in progress and only its place in the decode queue is open.
+    release_tick
+        [N], >= 0. Free: earliest prefill start. Locked: tick its KV is at the decode replica.
+    transfer_base_ticks, transfer_rate_ticks
+        [P, D], >= 0: fixed part of a KV transfer, and ticks per 1024 blocks.
+    transfer_blocks
+        [N], >= 0: KV blocks to transfer (the prompt's).
+    decode_ticks
+        [N, D], >= 1; -1 = not allowed (KV does not fit, replica down).
+    kv_blocks
+        [N], >= 1: KV the call holds on its decode replica from decode start to decode finish.
+    kv_capacity
+        [D], >= 0, in blocks.
+    prefill_free_tick
+        [P], >= 0: end of the batch in progress.
+    held_decode, held_start, held_end, held_blocks
+        [H]: KV of running and in-flight calls on decode replica held_decode during [held_start, held_end). Frozen.
+        Held KV may exceed the capacity; then nothing else fits there meanwhile.
+    workflow
+        [N] -> 0..W-1; every workflow has at least one call.
+    objective
+        Cost of a decision; W = objective.num_workflows.
+
+    Raises
+    ------
+    ValueError
+        Naming field, index, value and what was expected.
+    """
+
+    prefill_ticks: Ints
+    locked_decode: Ints
+    release_tick: Ints
+    transfer_base_ticks: Ints
+    transfer_rate_ticks: Ints
+    transfer_blocks: Ints
+    decode_ticks: Ints
+    kv_blocks: Ints
+    kv_capacity: Ints
+    prefill_free_tick: Ints
+    held_decode: Ints
+    held_start: Ints
+    held_end: Ints
+    held_blocks: Ints
+    workflow: Ints
+    objective: Objective
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name != "objective":
+                ndim = 2 if field.name in _MATRICES else 1
+                object.__setattr__(self, field.name, frozen_ints(field.name, getattr(self, field.name), ndim))
+        self._check_shapes()
+        self._check_ranges()
+
+    @property
+    def num_calls(self) -> int:
+        return int(self.kv_blocks.size)
+
+    @property
+    def num_prefill(self) -> int:
+        return int(self.prefill_free_tick.size)
+
+    @property
+    def num_decode(self) -> int:
+        return int(self.kv_capacity.size)
+
+    @property
+    def num_workflows(self) -> int:
+        return self.objective.num_workflows
+
+    @cached_property
+    def is_free(self) -> npt.NDArray[np.bool_]:
+        """[N]: the call still chooses its replicas."""
+        return self.locked_decode < 0
+
+    @cached_property
+    def prefill_allowed(self) -> npt.NDArray[np.bool_]:
+        """[N, P]: a free call may prefill there."""
+        return (self.prefill_ticks > 0) & self.is_free[:, None]
+
+    @cached_property
+    def decode_allowed(self) -> npt.NDArray[np.bool_]:
+        """[N, D]: the call may decode there and its KV fits the empty replica; a locked call only where it is bound."""
+        fits = (self.decode_ticks > 0) & (self.kv_blocks[:, None] <= self.kv_capacity[None, :])
+        bound_here = self.locked_decode[:, None] == np.arange(self.num_decode)[None, :]
+        allowed: npt.NDArray[np.bool_] = fits & (self.is_free[:, None] | bound_here)
+        return allowed
+
+    def transfer(self, call: int) -> Ints:
+        """[P, D] ticks from prefill end to KV at the decode replica, rounded up."""
+        scaled = self.transfer_rate_ticks * self.transfer_blocks[call]
+        ticks: Ints = self.transfer_base_ticks - (-scaled // RATE_BLOCKS)
+        return ticks
+
+    def blocked_calls(self) -> tuple[int, ...]:
+        """Calls that no decision can place. The problem is infeasible if and only if there are any.
+
+        Otherwise one call after the other, each after everything held has ended, is a feasible schedule.
+        """
+        can_prefill = self.prefill_allowed.any(axis=1) | ~self.is_free
+        can_place = can_prefill & self.decode_allowed.any(axis=1)
+        return tuple(int(c) for c in np.flatnonzero(~can_place))
+
+    def _check_shapes(self) -> None:
+        sizes = {
+            "N": self.num_calls,
+            "P": self.num_prefill,
+            "D": self.num_decode,
+            "H": int(self.held_decode.size),
+        }
+        for name, axes in _SHAPES.items():
+            got, want = getattr(self, name).shape, tuple(sizes[axis] for axis in axes)
+            if got != want:
+                raise ValueError(f"{name} has shape {got}: expected [{', '.join(axes)}] = {want}")
+        if sizes["P"] < 1 or sizes["D"] < 1:
+            raise ValueError(f"{sizes['P']} prefill and {sizes['D']} decode replicas: expected at least one of each")
+        num_tails = self.objective.tail_ticks.size
+        if num_tails != sizes["N"]:
+            raise ValueError(f"objective.tail_ticks has {num_tails} entries: expected {sizes['N']}, one per call")
+        empty = np.setdiff1d(np.arange(self.num_workflows), self.workflow)
+        if empty.size:
+            raise ValueError(f"workflow: none of the {sizes['N']} calls belongs to workflow {empty[0]}: expected >= 1")
+
+    def _check_ranges(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            check_range(name, getattr(self, name), low, high)
+        check_range("locked_decode", self.locked_decode, -1, self.num_decode - 1)
+        check_range("held_decode", self.held_decode, 0, self.num_decode - 1)
+        check_range("workflow", self.workflow, 0, self.num_workflows - 1)
+        for name in ("prefill_ticks", "decode_ticks"):
+            zero = np.argwhere(getattr(self, name) == 0)
+            if zero.size:
+                raise ValueError(f"{name}[{zero[0, 0]}, {zero[0, 1]}] = 0: expected >= 1, or -1 for not allowed")
+        backwards = np.flatnonzero(self.held_end < self.held_start)
+        if backwards.size:
+            h = int(backwards[0])
+            raise ValueError(f"held_end[{h}] = {self.held_end[h]}: expected >= held_start[{h}] = {self.held_start[h]}")
+
+
+_SHAPES = {
+    "prefill_ticks": "NP",
+    "locked_decode": "N",
+    "release_tick": "N",
+    "transfer_base_ticks": "PD",
+    "transfer_rate_ticks": "PD",
+    "transfer_blocks": "N",
+    "decode_ticks": "ND",
+    "workflow": "N",
+    "held_start": "H",
+    "held_end": "H",
+    "held_blocks": "H",
+}
+_MATRICES = frozenset(name for name, axes in _SHAPES.items() if len(axes) == 2)
+_RANGES = {
+    "prefill_ticks": (-1, MAX_TICK),
+    "release_tick": (0, MAX_TICK),
+    "transfer_base_ticks": (0, MAX_TICK),
+    "transfer_rate_ticks": (0, MAX_TICK),
+    "transfer_blocks": (0, MAX_TICK),
+    "decode_ticks": (-1, MAX_TICK),
+    "kv_blocks": (1, MAX_TICK),
+    "kv_capacity": (0, MAX_TICK),
+    "prefill_free_tick": (0, MAX_TICK),
+    "held_start": (-MAX_TICK, MAX_TICK),
+    "held_end": (-MAX_TICK, MAX_TICK),
+    "held_blocks": (0, MAX_TICK),
+}

@@ -1,0 +1,128 @@
+"""The judge: is a decision allowed, and what does it cost? Plain Python on purpose; shares no code with any formulation
+or timetable, so that a mistake there cannot hide here."""
+
+from itertools import pairwise
+
+from hexsolve_models.decision import Decision
+from hexsolve_models.problem import Problem
+
+
+def violations(problem: Problem, decision: Decision) -> list[str]:
+    """Every broken rule with its name, call, replica and numbers; empty if and only if the decision is allowed."""
+    wrong = _wrong_sizes(problem, decision)
+    if wrong:
+        return wrong
+    for c in range(problem.num_calls):
+        wrong += _wrong_replicas(problem, decision, c)
+    if wrong:
+        return wrong
+    for c in range(problem.num_calls):
+        wrong += _wrong_times(problem, decision, c)
+    for p in range(problem.num_prefill):
+        wrong += _prefill_overlaps(problem, decision, p)
+    for d in range(problem.num_decode):
+        wrong += _kv_overflows(problem, decision, d)
+    return wrong
+
+
+def cost(problem: Problem, decision: Decision) -> int:
+    """The objective of an allowed decision, in exact integers (models/README.md §3)."""
+    objective = problem.objective
+    last: dict[int, int] = {}
+    own = 0
+    for c in range(problem.num_calls):
+        finish = int(decision.decode_start[c]) + int(problem.decode_ticks[c, decision.decode[c]])
+        w = int(problem.workflow[c])
+        last[w] = max(last.get(w, 0), finish + int(objective.tail_ticks[c]))
+        own += int(objective.call_weight[c]) * finish
+    per_workflow = []
+    for w, finish in last.items():
+        lines = zip(objective.slope[w], objective.intercept[w], strict=True)
+        per_workflow.append(max(int(slope) * finish + int(intercept) for slope, intercept in lines))
+    if objective.aggregate == "max":
+        return max(per_workflow, default=0) + own
+    return sum(per_workflow) + own
+
+
+def _wrong_sizes(problem: Problem, decision: Decision) -> list[str]:
+    n = problem.num_calls
+    sizes = {name: getattr(decision, name).size for name in ("prefill", "decode", "prefill_start", "decode_start")}
+    return [f"size: decision.{name} has {size} entries, expected {n}" for name, size in sizes.items() if size != n]
+
+
+def _wrong_replicas(problem: Problem, decision: Decision, c: int) -> list[str]:
+    p, d, bound = int(decision.prefill[c]), int(decision.decode[c]), int(problem.locked_decode[c])
+    wrong = []
+    if bound >= 0 and d != bound:
+        wrong.append(f"locked decode: call {c} is bound to decode replica {bound}, placed on {d}")
+    if bound >= 0 and (p != -1 or decision.prefill_start[c] != -1):
+        wrong.append(
+            f"locked prefill: call {c} has no prefill to place, got replica {p}, start {decision.prefill_start[c]}"
+        )
+    if bound < 0 and not (0 <= p < problem.num_prefill and problem.prefill_ticks[c, p] >= 1):
+        wrong.append(f"prefill replica: call {c} may not prefill on replica {p}")
+    if not (0 <= d < problem.num_decode and problem.decode_ticks[c, d] >= 1):
+        wrong.append(f"decode replica: call {c} may not decode on replica {d}")
+    return wrong
+
+
+def _wrong_times(problem: Problem, decision: Decision, c: int) -> list[str]:
+    start, decode_start, release = (
+        int(decision.prefill_start[c]),
+        int(decision.decode_start[c]),
+        int(problem.release_tick[c]),
+    )
+    d = int(decision.decode[c])
+    if problem.locked_decode[c] >= 0:
+        if decode_start < release:
+            return [f"release: locked call {c} decodes on replica {d} at {decode_start}, its KV is there at {release}"]
+        return []
+    p = int(decision.prefill[c])
+    wrong = []
+    if start < release:
+        wrong.append(f"release: call {c} prefills on replica {p} at {start}, released at {release}")
+    if start < problem.prefill_free_tick[p]:
+        wrong.append(f"busy prefill: call {c} starts on replica {p} at {start}, free at {problem.prefill_free_tick[p]}")
+    moved = int(problem.transfer_rate_ticks[p, d]) * int(problem.transfer_blocks[c])
+    lag = int(problem.transfer_base_ticks[p, d]) + (moved + 1023) // 1024
+    arrival = start + int(problem.prefill_ticks[c, p]) + lag
+    if decode_start < arrival:
+        wrong.append(f"transfer: call {c} decodes on replica {d} at {decode_start}, its KV arrives at {arrival}")
+    return wrong
+
+
+def _prefill_overlaps(problem: Problem, decision: Decision, p: int) -> list[str]:
+    spans = sorted(
+        (int(decision.prefill_start[c]), int(decision.prefill_start[c]) + int(problem.prefill_ticks[c, p]), c)
+        for c in range(problem.num_calls)
+        if decision.prefill[c] == p
+    )
+    return [
+        f"prefill overlap: calls {first} and {second} on replica {p}, {second} starts at {start} before {end}"
+        for (_, end, first), (start, _, second) in pairwise(spans)
+        if start < end
+    ]
+
+
+def _kv_overflows(problem: Problem, decision: Decision, d: int) -> list[str]:
+    """Held + placed <= capacity at every start of a placed call: use only rises at starts, and a held interval that
+    starts inside a placed call counts as well."""
+    placed = [
+        (int(decision.decode_start[c]), int(decision.decode_start[c] + problem.decode_ticks[c, d]), int(blocks), c)
+        for c, blocks in enumerate(problem.kv_blocks)
+        if decision.decode[c] == d
+    ]
+    held = [
+        (int(problem.held_start[h]), int(problem.held_end[h]), int(problem.held_blocks[h]))
+        for h in range(problem.held_decode.size)
+        if problem.held_decode[h] == d
+    ]
+    capacity = int(problem.kv_capacity[d])
+    wrong = []
+    for tick in sorted({start for start, *_ in placed} | {start for start, *_ in held}):
+        running = [(c, blocks) for start, end, blocks, c in placed if start <= tick < end]
+        use = sum(blocks for _, blocks in running) + sum(b for start, end, b in held if start <= tick < end)
+        if running and use > capacity:
+            calls = ", ".join(str(c) for c, _ in running)
+            wrong.append(f"KV capacity: {use} > {capacity} blocks on decode replica {d} at {tick}, calls {calls}")
+    return wrong
