@@ -6,12 +6,18 @@ functions run interpreted, which is how the tests check that compiled and interp
 
 import os
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from numba import njit as _njit
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
+
+_KERNEL_MODULES = ("tables.py", "projection.py", "listplan.py", "standalone.py")
+_KERNEL_STAMP = tuple(
+    (path.stat().st_mtime_ns, path.stat().st_size) for path in (Path(__file__).with_name(m) for m in _KERNEL_MODULES)
+)
 
 COMPILED = os.environ.get("HEXSOLVE_NO_JIT", "") != "1"
 
@@ -20,5 +26,17 @@ def kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
     """Compile `function` on first call, keep the machine code on disk, and release the GIL while it runs."""
     if not COMPILED:
         return function
-    compiled: Callable[_Params, _Result] = _njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
+    compiled = _njit(cache=True, nogil=True, error_model="numpy")(function)
+    _stamp_with_all_kernels(compiled)
+    typed: Callable[_Params, _Result] = compiled
+    return typed
+
+
+def _stamp_with_all_kernels(compiled: Any) -> None:
+    """Make cached machine code depend on every kernel module: numba checks only the file of the outermost function.
+
+    Without this an edit of `projection` would leave its old code inlined in the cached kernels of `listplan`.
+    """
+    cache_file = getattr(compiled._cache, "_cache_file", None)
+    if cache_file is not None:
+        cache_file._source_stamp = (cache_file._source_stamp, _KERNEL_STAMP)
