@@ -1,0 +1,554 @@
+"""The cluster as its events tell it: the only mutable object of the engine.
+
+Knows calls by slot, workflows, replicas and what is expected of them; knows nothing of plans' reasons, of solvers, or
+of anything that has not been told. No event ever raises: what cannot be true (out of order, duplicated, unknown) is
+counted in `anomalies` by name and left without effect (DESIGN §4).
+"""
+
+import heapq
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hexsolve.cluster import BLOCK_TOKENS, Cluster
+from hexsolve.snapshot import Snapshot
+from hexsolve.standalone import place_alone
+from hexsolve.tables import (
+    CALL_DTYPE,
+    DECODE,
+    DECODE_DTYPE,
+    EMPTY,
+    PREFILL,
+    PREFILL_DTYPE,
+    STAGE_NAMES,
+    TRANSFER,
+    WAIT_DECODE,
+    WAIT_PREFILL,
+    ClusterTables,
+    records,
+)
+
+
+@dataclass(slots=True)
+class WorkflowRecord:
+    """One open workflow. `alone` is its standalone schedule: finish of each revealed call, relative to its arrival."""
+
+    workflow_id: str
+    workflow_class: str
+    arrival_ms: float
+    slots: dict[str, int] = field(default_factory=dict)  # live calls
+    alone: dict[str, float] = field(default_factory=dict)  # every revealed call -> standalone finish, ms
+    done_ms: dict[str, float] = field(default_factory=dict)  # completed calls -> actual finish, ms since the epoch
+    prefixes: dict[str, int] = field(default_factory=dict)  # prefix group -> prefix slot
+
+
+class _Slots:
+    """Free-list of row indices, smallest first, so that live rows stay dense."""
+
+    __slots__ = ("_free", "high")
+
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self.high = 0
+
+    def take(self) -> int:
+        if self._free:
+            return heapq.heappop(self._free)
+        self.high += 1
+        return self.high - 1
+
+    def give(self, slot: int) -> None:
+        heapq.heappush(self._free, slot)
+
+
+class ClusterState:
+    """Everything known of calls, workflows and replicas.
+
+    Parameters
+    ----------
+    cluster : the replicas and links.
+    clock_ms : time of creation; events before the latest one are counted as ``clock`` anomalies and take its time.
+
+    Attributes
+    ----------
+    revision : grows with every event that has an effect.
+    anomalies : Counter of events without effect, by ``event: reason``.
+    refused : (workflow_id, request_id) -> why no replica can ever take that call.
+    serial, stage, prefill, decode, rank : int64 columns by call slot. Rebound when the table grows: read them anew.
+    """
+
+    def __init__(self, cluster: Cluster, *, clock_ms: float = 0.0) -> None:
+        self.cluster = cluster
+        self.tables = ClusterTables.of(cluster)
+        self.clock_ms = clock_ms
+        self.revision = 0
+        self.anomalies: Counter[str] = Counter()
+        self.refused: dict[tuple[str, str], str] = {}
+        self.workflows: dict[int, WorkflowRecord] = {}
+        self._next_serial = 1
+        self._calls = _Slots()
+        self._names: list[tuple[int, str]] = []  # by call slot: (workflow slot, request_id)
+        self._workflow_slots = _Slots()
+        self._prefix_slots = _Slots()
+        self._prefix_slots.take()  # slot 0: shares nothing, always zero
+        self._kinds: dict[tuple[str, str], int] = {}
+        self._grow_calls(256)
+        self._grow_workflows(64)
+        self._held = np.zeros((64, cluster.num_prefill), dtype=np.int64)
+        self._prefill_raw, self.prefills = records(cluster.num_prefill, PREFILL_DTYPE)
+        self._decode_raw, self.decodes = records(cluster.num_decode, DECODE_DTYPE)
+        self.prefills["kind"], self.prefills["up"] = self.tables.prefill_kind, 1
+        self.decodes["kind"], self.decodes["up"] = self.tables.decode_kind, 1
+        self.decodes["capacity_blocks"] = self.tables.capacity_blocks
+        self.decodes["max_running"] = self.tables.max_running
+        self._decode_profiles = [self.tables.decode_profiles[k] for k in self.tables.decode_kind]
+        self._largest_blocks = int(self.tables.capacity_blocks.max())
+        self._bind_replica_columns()
+
+    # -- tables ------------------------------------------------------------------------------------------------------
+
+    def _grow_calls(self, capacity: int) -> None:
+        raw, table = records(capacity, CALL_DTYPE)
+        times = np.zeros((capacity, len(self.tables.prefill_profiles), 2))
+        if self._names:
+            raw[: len(self._names)] = self._raw
+            times[: len(self._names)] = self._prefill_ms
+        self._names.extend([(-1, "")] * (capacity - len(self._names)))
+        self._raw, self._table, self._prefill_ms = raw, table, times
+        self.serial, self.stage = table["serial"], table["stage"]
+        self.prefill, self.decode, self.rank = table["prefill"], table["decode"], table["rank"]
+        self._input, self._predicted = table["input_tokens"], table["predicted_tokens"]
+        self._stage_ms, self._expected, self._service = table["stage_ms"], table["expected_ms"], table["service_ms"]
+        self._mark, self._blocks, self._workflow = table["step_mark"], table["kv_blocks"], table["workflow"]
+        self._restored = table["restored_tokens"]
+
+    def _grow_workflows(self, capacity: int) -> None:
+        arrival, horizon = np.zeros(capacity), np.ones(capacity)
+        free = np.zeros((capacity, self.cluster.num_prefill))
+        if capacity > 64:
+            used = len(self._arrival)
+            arrival[:used], horizon[:used], free[:used] = self._arrival, self._horizon, self._alone_free
+        self._arrival, self._horizon, self._alone_free = arrival, horizon, free
+
+    def _bind_replica_columns(self) -> None:
+        self._free_ms = self.prefills["free_ms"]
+        self._running, self._context = self.decodes["running"], self.decodes["context_tokens"]
+        self._steps, self._last, self._step_ms = self.decodes["steps"], self.decodes["last_ms"], self.decodes["step_ms"]
+
+    # -- workflows ---------------------------------------------------------------------------------------------------
+
+    def workflow_open(
+        self, now_ms: float, workflow_id: str, workflow_class: str = "", arrival_ms: float | None = None
+    ) -> int:
+        """A workflow has arrived; returns its slot."""
+        now_ms = self._advance(now_ms)
+        slot = self._workflow_slots.take()
+        if slot >= len(self._arrival):
+            self._grow_workflows(2 * len(self._arrival))
+        self._arrival[slot] = now_ms if arrival_ms is None else arrival_ms
+        self._horizon[slot] = 1.0
+        self._alone_free[slot] = 0.0
+        self.workflows[slot] = WorkflowRecord(workflow_id, workflow_class, float(self._arrival[slot]))
+        return slot
+
+    def workflow_close(self, now_ms: float, workflow: int) -> None:
+        """The client is done with a workflow: its calls, prefixes and standalone schedule are forgotten."""
+        record = self.workflows.get(workflow)
+        if record is None:
+            self._anomaly("workflow_close", "unknown workflow")
+            return
+        now_ms = self._advance(now_ms)
+        for slot in list(record.slots.values()):
+            self._anomaly("workflow_close", f"call in stage {STAGE_NAMES[self.stage[slot]]} abandoned")
+            self._leave_decode(slot, now_ms)
+            self._release(slot, record)
+        for prefix in record.prefixes.values():
+            self._held[prefix] = 0
+            self._prefix_slots.give(prefix)
+        del self.workflows[workflow]
+        self._workflow_slots.give(workflow)
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def call_ready(
+        self,
+        now_ms: float,
+        workflow: int,
+        request_id: str,
+        *,
+        input_tokens: int,
+        predicted_output_tokens: int,
+        dependencies: tuple[str, ...] = (),
+        kind: str = "",
+        cached_prefix_tokens: int = 0,
+        prefix_group: str = "",
+    ) -> int:
+        """A call is revealed and waits for prefill; returns its slot, or -1 when it is refused (see `refused`)."""
+        record = self.workflows.get(workflow)
+        if record is None:
+            return self._anomaly("call_ready", "unknown workflow")
+        if request_id in record.alone:
+            return self._anomaly("call_ready", "duplicate")
+        if input_tokens < 1 or predicted_output_tokens < 1 or not 0 <= cached_prefix_tokens < input_tokens:
+            return self._anomaly("call_ready", "token counts out of range")
+        blocks = -(-(input_tokens + predicted_output_tokens) // BLOCK_TOKENS)
+        if blocks > self._largest_blocks:
+            if -(-(input_tokens + 1) // BLOCK_TOKENS) > self._largest_blocks:
+                return self._refuse(record, request_id, input_tokens)
+            blocks = self._largest_blocks  # the prediction alone does not fit: reserve the largest replica
+        now_ms = self._advance(now_ms)
+        slot = self._calls.take()
+        if slot >= len(self._names):
+            self._grow_calls(2 * len(self._names))
+        self._names[slot] = (workflow, request_id)
+        self._time_prefill(slot, input_tokens, cached_prefix_tokens)
+        prefix = self._prefix_of(record, prefix_group) if cached_prefix_tokens or prefix_group else 0
+        start, finish = self._extend_alone(
+            workflow,
+            record,
+            slot,
+            now_ms,
+            input_tokens,
+            predicted_output_tokens,
+            cached_prefix_tokens,
+            blocks,
+            dependencies,
+        )
+        step = len(record.alone)
+        record.slots[request_id] = slot
+        record.alone[request_id] = finish
+        self._table[slot] = (
+            self._next_serial,
+            slot,
+            WAIT_PREFILL,
+            workflow,
+            prefix,
+            input_tokens,
+            cached_prefix_tokens,
+            predicted_output_tokens,
+            0,
+            blocks,
+            -1,
+            -1,
+            0,
+            self._kinds.setdefault((record.workflow_class, kind), len(self._kinds)),
+            step,
+            now_ms,
+            now_ms,
+            now_ms,
+            0.0,
+            0.0,
+            0.0,
+            start,
+            finish,
+            0.0,
+            0.0,
+        )
+        self._next_serial += 1
+        return slot
+
+    def prefill_started(self, now_ms: float, slot: int, replica: int, cached_tokens: int = 0) -> None:
+        """Prefill of a waiting call began on `replica`; its decode replica is bound from here on."""
+        if not self._expect(slot, WAIT_PREFILL, "prefill_started"):
+            return
+        if self.decode[slot] < 0:
+            self._anomaly("prefill_started", "call without placement")
+            return
+        now_ms = self._advance(now_ms)
+        self.stage[slot] = PREFILL
+        self.prefill[slot] = replica
+        self._stage_ms[slot] = now_ms
+        kind = self.tables.prefill_kind[replica]
+        alone = self._prefill_ms[slot, kind, 1 if cached_tokens else 0]
+        self._expected[slot] = max(float(self._free_ms[replica]), now_ms + float(alone))
+
+    def prefill_batch(self, now_ms: float, replica: int, expected_end_ms: float) -> None:
+        """The batch that `replica` runs now is expected to end at `expected_end_ms`; told before its calls' starts."""
+        self._advance(now_ms)
+        self._free_ms[replica] = expected_end_ms
+
+    def prefill_done(self, now_ms: float, slot: int) -> None:
+        """Prefill ended; KV transfer to the decode replica begins."""
+        if not self._expect(slot, PREFILL, "prefill_done"):
+            return
+        now_ms = self._advance(now_ms)
+        self._end_service(slot, now_ms)
+        self.stage[slot] = TRANSFER
+        pair = self.tables.pair[:, self.prefill[slot], self.decode[slot]]
+        self._expected[slot] = now_ms + float(pair[0]) + float(pair[1]) * float(self._input[slot])
+
+    def transfer_done(self, now_ms: float, slot: int) -> None:
+        """The KV is at the decode replica; the call waits for capacity there (locked)."""
+        if not self._expect(slot, TRANSFER, "transfer_done"):
+            return
+        now_ms = self._advance(now_ms)
+        self._end_service(slot, now_ms)
+        self.stage[slot] = WAIT_DECODE
+
+    def decode_started(self, now_ms: float, slot: int) -> None:
+        """The call joined the running batch of its decode replica."""
+        if not self._expect(slot, WAIT_DECODE, "decode_started"):
+            return
+        now_ms = self._advance(now_ms)
+        d = int(self.decode[slot])
+        self._run_decode(d, now_ms)
+        self.stage[slot] = DECODE
+        self._stage_ms[slot] = now_ms
+        self._mark[slot] = self._steps[d]
+        self._running[d] += 1
+        self._context[d] += self._input[slot]
+        self._pace_decode(d)
+
+    def call_progress(self, now_ms: float, slot: int, generated_tokens: int, predicted_output_tokens: int) -> None:
+        """Refined prediction: `generated_tokens` exist of now `predicted_output_tokens` (both of the whole call)."""
+        if not self._expect(slot, DECODE, "call_progress"):
+            return
+        restored = int(self._restored[slot])
+        generated, predicted = generated_tokens - restored, predicted_output_tokens - restored
+        if generated < 0 or predicted < max(1, generated):
+            self._anomaly("call_progress", "token counts out of range")
+            return
+        now_ms = self._advance(now_ms)
+        d = int(self.decode[slot])
+        self._run_decode(d, now_ms)
+        believed = self._steps[d] - self._mark[slot]
+        self._mark[slot] = self._steps[d] - generated
+        self._context[d] += generated - believed
+        self._predicted[slot] = predicted
+        self._blocks[slot] = -(-(int(self._input[slot]) + predicted) // BLOCK_TOKENS)
+        self._pace_decode(d)
+
+    def call_done(self, now_ms: float, slot: int, output_tokens: int) -> None:
+        """The call completed; its observed service time replaces its estimate in the standalone schedule."""
+        if not self._expect(slot, DECODE, "call_done"):
+            return
+        now_ms = self._advance(now_ms)
+        self._leave_decode(slot, now_ms)
+        self._end_service(slot, now_ms)
+        workflow, request_id = self._names[slot]
+        record = self.workflows[workflow]
+        estimated = record.alone[request_id]
+        observed = float(self._table["alone_start_ms"][slot]) + float(self._service[slot])
+        record.alone[request_id] = observed
+        record.done_ms[request_id] = now_ms
+        if observed > self._horizon[workflow]:
+            self._horizon[workflow] = observed
+        elif estimated >= self._horizon[workflow]:
+            self._horizon[workflow] = max(1.0, max(record.alone.values()))
+        self._release(slot, record)
+
+    def call_requeued(self, now_ms: float, slot: int, generated_tokens: int) -> None:
+        """Pushed back or lost: waits for prefill again; its `generated_tokens` (of the whole call) join the prompt."""
+        if not 0 <= slot < len(self._names) or self.stage[slot] == EMPTY:
+            self._anomaly("call_requeued", "unknown call")
+            return
+        now_ms = self._advance(now_ms)
+        self._leave_decode(slot, now_ms)
+        new = max(0, generated_tokens - int(self._restored[slot]))
+        tokens = int(self._input[slot]) + new
+        predicted = max(1, int(self._predicted[slot]) - new)
+        self._restored[slot] += new
+        self._input[slot], self._predicted[slot] = tokens, predicted
+        self._blocks[slot] = min(self._largest_blocks, -(-(tokens + predicted) // BLOCK_TOKENS))
+        self._time_prefill(slot, tokens, int(self._table["cached_tokens"][slot]))
+        self.stage[slot] = WAIT_PREFILL
+        self.prefill[slot] = self.decode[slot] = -1
+        self._table["ready_ms"][slot] = self._stage_ms[slot] = now_ms
+
+    # -- replicas ----------------------------------------------------------------------------------------------------
+
+    def replica_down(self, now_ms: float, role: str, index: int) -> None:
+        """A replica is lost: waiting calls placed on it are placed anew; calls in service there are to be requeued."""
+        self._advance(now_ms)
+        table, column = (self.prefills, self.prefill) if role == "prefill" else (self.decodes, self.decode)
+        table["up"][index] = 0
+        high = self._calls.high
+        lost = np.flatnonzero((self.stage[:high] == WAIT_PREFILL) & (column[:high] == index))
+        self.prefill[lost] = self.decode[lost] = -1
+        if role == "prefill":
+            self._held[:, index] = 0
+            self._free_ms[index] = 0.0
+
+    def replica_up(self, now_ms: float, role: str, index: int) -> None:
+        """A replica is back, empty."""
+        self._advance(now_ms)
+        (self.prefills if role == "prefill" else self.decodes)["up"][index] = 1
+
+    def calls_on(self, role: str, index: int) -> list[int]:
+        """Slots of calls in service on a replica: in prefill there, or with their KV there or on its way."""
+        high = self._calls.high
+        stage = self.stage[:high]
+        if role == "prefill":
+            served = (stage == PREFILL) | (stage == TRANSFER)
+            return [int(s) for s in np.flatnonzero(served & (self.prefill[:high] == index))]
+        served = (stage == PREFILL) | (stage == TRANSFER) | (stage == WAIT_DECODE) | (stage == DECODE)
+        return [int(s) for s in np.flatnonzero(served & (self.decode[:high] == index))]
+
+    def prefix_held(self, workflow: int, prefix_group: str, replica: int, tokens: int) -> None:
+        """Prefill replica `replica` now holds `tokens` of the group's prefix (0: evicted)."""
+        record = self.workflows.get(workflow)
+        if record is None:
+            if tokens:
+                self._anomaly("prefix_held", "unknown workflow")
+            return
+        self._held[self._prefix_of(record, prefix_group), replica] = tokens
+        self.revision += 1
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    def name(self, slot: int) -> tuple[str, str]:
+        """(workflow_id, request_id) of a live call."""
+        workflow, request_id = self._names[slot]
+        return self.workflows[workflow].workflow_id, request_id
+
+    def horizon_ms(self, workflow: int) -> float:
+        """Standalone completion horizon H_w(t) of the part revealed so far, in ms."""
+        return float(self._horizon[workflow])
+
+    def generated_tokens(self, slot: int, now_ms: float) -> int:
+        """Estimate of the output tokens a call in decode has by now, of the whole call."""
+        if self.stage[slot] != DECODE:
+            return int(self._restored[slot])
+        d = int(self.decode[slot])
+        steps = self._steps[d] + max(0.0, now_ms - self._last[d]) / max(self._step_ms[d], 1e-6) - self._mark[slot]
+        return int(self._restored[slot]) + int(min(steps, self._predicted[slot]))
+
+    def snapshot(self, now_ms: float, *, names: bool = False) -> Snapshot:
+        """Frozen copy of what is known at `now_ms`; with `names` also every call's ids."""
+        live = np.flatnonzero(self.stage[: self._calls.high])
+        calls = self._raw[live].view(CALL_DTYPE)[:, 0]
+        workflow = calls["workflow"]
+        calls["arrival_ms"] = self._arrival[workflow]
+        calls["horizon_ms"] = self._horizon[workflow]
+        return Snapshot(
+            now_ms=max(now_ms, self.clock_ms),
+            revision=self.revision,
+            tables=self.tables,
+            calls=calls,
+            prefill_ms=self._prefill_ms[live],
+            held_tokens=self._held[calls["prefix"]],
+            prefills=self._prefill_raw.copy().view(PREFILL_DTYPE)[:, 0],
+            decodes=self._decode_raw.copy().view(DECODE_DTYPE)[:, 0],
+            names=tuple(self.name(int(slot)) for slot in live) if names else (),
+        )
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _advance(self, now_ms: float) -> float:
+        self.revision += 1
+        if now_ms < self.clock_ms:
+            self._anomaly("clock", "went backwards")
+            return self.clock_ms
+        self.clock_ms = now_ms
+        return now_ms
+
+    def _anomaly(self, event: str, reason: str) -> int:
+        self.anomalies[f"{event}: {reason}"] += 1
+        return -1
+
+    def _refuse(self, record: WorkflowRecord, request_id: str, input_tokens: int) -> int:
+        capacity = self._largest_blocks * BLOCK_TOKENS
+        self.refused[record.workflow_id, request_id] = (
+            f"call {request_id!r} of workflow {record.workflow_id!r}: input_tokens = {input_tokens}: "
+            f"expected at most {capacity - 1} (no decode replica can hold more)"
+        )
+        return self._anomaly("call_ready", "KV fits no replica")
+
+    def _expect(self, slot: int, stage: int, event: str) -> bool:
+        if 0 <= slot < len(self._names) and self.stage[slot] == stage:
+            return True
+        known = 0 <= slot < len(self._names)
+        self._anomaly(event, f"call in stage {STAGE_NAMES[self.stage[slot]]}" if known else "unknown call")
+        return False
+
+    def _release(self, slot: int, record: WorkflowRecord) -> None:
+        del record.slots[self._names[slot][1]]
+        self.stage[slot] = EMPTY
+        self._calls.give(slot)
+
+    def _time_prefill(self, slot: int, input_tokens: int, cached_tokens: int) -> None:
+        area = input_tokens * input_tokens
+        row = self._prefill_ms[slot]
+        for kind, profile in enumerate(self.tables.prefill_profiles):
+            row[kind, 0] = profile.prefill_ms(input_tokens, area)
+            if cached_tokens:
+                row[kind, 1] = profile.prefill_ms(input_tokens - cached_tokens, area - cached_tokens * cached_tokens)
+            else:
+                row[kind, 1] = row[kind, 0]
+
+    def _prefix_of(self, record: WorkflowRecord, group: str) -> int:
+        slot = record.prefixes.get(group)
+        if slot is None:
+            slot = record.prefixes[group] = self._prefix_slots.take()
+            if slot >= len(self._held):
+                self._held = np.concatenate([self._held, np.zeros_like(self._held)])
+        return slot
+
+    def _extend_alone(
+        self,
+        workflow: int,
+        record: WorkflowRecord,
+        slot: int,
+        now_ms: float,
+        input_tokens: int,
+        predicted_tokens: int,
+        cached_tokens: int,
+        blocks: int,
+        dependencies: tuple[str, ...],
+    ) -> tuple[float, float]:
+        """Append the call to its workflow's standalone schedule; the tool delay before it is what was observed."""
+        ready, parents_done = 0.0, record.arrival_ms
+        for parent in dependencies:
+            ready = max(ready, record.alone.get(parent, 0.0))
+            parents_done = max(parents_done, record.done_ms.get(parent, record.arrival_ms))
+        ready += max(0.0, now_ms - parents_done)
+        tables = self.tables
+        start, finish = place_alone(
+            ready,
+            float(input_tokens),
+            float(predicted_tokens),
+            1 if cached_tokens and record.alone else 0,
+            self._prefill_ms[slot],
+            tables.prefill_kind,
+            tables.decode_kind,
+            tables.capacity_blocks,
+            blocks,
+            tables.pair,
+            tables.knots,
+            tables.knot_count,
+            tables.grid,
+            self._alone_free[workflow],
+        )
+        if finish > self._horizon[workflow]:
+            self._horizon[workflow] = finish
+        return start, finish
+
+    def _end_service(self, slot: int, now_ms: float) -> None:
+        self._service[slot] += now_ms - self._stage_ms[slot]
+        self._stage_ms[slot] = now_ms
+
+    def _run_decode(self, d: int, now_ms: float) -> None:
+        """Let the virtual step count of a decode replica run up to `now_ms`."""
+        running = self._running[d]
+        if running:
+            steps = (now_ms - self._last[d]) / max(self._step_ms[d], 1e-6)
+            self._steps[d] += steps
+            self._context[d] += running * steps
+        self._last[d] = now_ms
+
+    def _pace_decode(self, d: int) -> None:
+        running = int(self._running[d])
+        self._step_ms[d] = self._decode_profiles[d].decode_step_ms(running, float(self._context[d])) if running else 0.0
+
+    def _leave_decode(self, slot: int, now_ms: float) -> None:
+        if self.stage[slot] != DECODE:
+            return
+        d = int(self.decode[slot])
+        self._run_decode(d, now_ms)
+        self._running[d] -= 1
+        if self._running[d]:
+            self._context[d] -= self._input[slot] + self._steps[d] - self._mark[slot]
+        else:
+            self._context[d] = 0.0
+        self._pace_decode(d)
