@@ -11,6 +11,8 @@ from hexsolve.errors import InputError
 if TYPE_CHECKING:
     import networkx as nx
 
+MAX_TOKENS = 10**9  # keeps sums of squares over a workload inside int64; no LLM comes near it
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -21,9 +23,9 @@ class Call:
     request_id : str
         Name, unique within its workflow.
     input_tokens : int
-        Prompt tokens, >= 1.
+        Prompt tokens, 1 .. MAX_TOKENS.
     output_tokens : int
-        True output tokens, >= 1. The simulator knows it; no policy ever sees it.
+        True output tokens, 1 .. MAX_TOKENS. The simulator knows it; no policy ever sees it.
     dependencies : tuple of str
         `request_id`s of the same workflow that must finish before this call is revealed.
     delay_ms : float
@@ -65,8 +67,9 @@ class Call:
 
     def _check_tokens(self) -> None:
         for name, tokens in (("input_tokens", self.input_tokens), ("output_tokens", self.output_tokens)):
-            if type(tokens) is not int or tokens < 1:
-                raise InputError(f"call {self.request_id!r}: {name}: expected an int >= 1, got {tokens!r}")
+            if type(tokens) is not int or not 1 <= tokens <= MAX_TOKENS:
+                where = f"call {self.request_id!r}: {name}"
+                raise InputError(f"{where}: expected an int in 1..{MAX_TOKENS}, got {tokens!r}")
         cached = self.cached_prefix_tokens
         if type(cached) is not int or not 0 <= cached < self.input_tokens:
             raise InputError(
@@ -213,12 +216,26 @@ class Workload:
 
 def canonical_record(workflow: Workflow) -> dict[str, Any]:
     """The workflow as plain data, with the names of the canonical JSON line (DESIGN §6) in their fixed order."""
+    calls = zip(workflow.calls, relations(workflow), strict=True)
     return {
         "workflow_id": workflow.workflow_id,
         "class": workflow.workflow_class,
         "arrival_ms": workflow.arrival_ms,
-        "calls": [_call_record(call) for call in workflow.calls],
+        "calls": [_call_record(call, relation) for call, relation in calls],
     }
+
+
+def relations(workflow: Workflow) -> list[str]:
+    """For each call, what its dependencies mean, in the words of Agentic Mooncake v2; readers may ignore it.
+
+    ``"join"``: several dependencies; ``"spawn"``: one, which several calls depend on; ``"sequence"``: one to one.
+    """
+    children = workflow.children_indices()
+    words = []
+    for parents in workflow.parent_indices():
+        alone = len(parents) < 2
+        words.append("join" if not alone else "spawn" if parents and len(children[parents[0]]) > 1 else "sequence")
+    return words
 
 
 def canonical_line(workflow: Workflow) -> str:
@@ -226,12 +243,12 @@ def canonical_line(workflow: Workflow) -> str:
     return json.dumps(canonical_record(workflow), ensure_ascii=False, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def _call_record(call: Call) -> dict[str, Any]:
+def _call_record(call: Call, relation: str) -> dict[str, Any]:
     return {
         "request_id": call.request_id,
         "input_length": call.input_tokens,
         "output_length": call.output_tokens,
-        "dependencies": [{"request_id": name, "relation": "sequence"} for name in call.dependencies],
+        "dependencies": [{"request_id": name, "relation": relation} for name in call.dependencies],
         "delay_ms": call.delay_ms,
         "kind": call.kind,
         "cached_prefix": call.cached_prefix_tokens,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hexsolve.errors import InputError
-from hexsolve.workflow import Call, Workflow, Workload, canonical_line
+from hexsolve.workflow import Call, Workflow, Workload, canonical_line, relations
 
 
 def call(name: str, *dependencies: str) -> Call:
@@ -35,10 +35,11 @@ def shuffled_dags(draw: st.DrawFn) -> Workflow:
     ("field", "value", "expected"),
     [
         ("request_id", "", "non-empty string"),
-        ("input_tokens", 0, "int >= 1"),
-        ("input_tokens", True, "int >= 1"),
-        ("output_tokens", 0, "int >= 1"),
-        ("output_tokens", 2.0, "int >= 1"),
+        ("input_tokens", 0, "int in 1..1000000000"),
+        ("input_tokens", True, "int in 1..1000000000"),
+        ("input_tokens", 10**9 + 1, "int in 1..1000000000"),
+        ("output_tokens", 0, "int in 1..1000000000"),
+        ("output_tokens", 2.0, "int in 1..1000000000"),
         ("delay_ms", -1.0, "finite number >= 0"),
         ("delay_ms", math.nan, "finite number >= 0"),
         ("delay_ms", math.inf, "finite number >= 0"),
@@ -168,3 +169,9 @@ def test_a_hundred_thousand_calls_are_quick_to_build() -> None:
 def test_numpy_integers_are_refused_at_the_door() -> None:
     with pytest.raises(InputError, match="input_tokens"):
         Call("a", np.int64(3), 1)  # type: ignore[arg-type]
+
+
+def test_relations_name_fan_out_join_and_sequence() -> None:
+    # a spawns b and c; d joins them; e follows d alone.
+    flow = workflow(call("a"), call("b", "a"), call("c", "a"), call("d", "b", "c"), call("e", "d"))
+    assert relations(flow) == ["sequence", "spawn", "spawn", "join", "sequence"]
