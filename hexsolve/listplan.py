@@ -16,6 +16,7 @@ from hexsolve.projection import (
     given_pair,
     open_timeline,
     projected_risk,
+    step_ms,
 )
 from hexsolve.snapshot import Snapshot
 from hexsolve.tables import WAIT_DECODE, Floats, Ints, Records
@@ -40,7 +41,7 @@ def _plan_by_risk(
 ) -> KernelPlan:
     world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
     n = waiting.shape[0]
-    timeline = open_timeline(world, n)
+    timeline = open_timeline(world, n, np.empty((calls.shape[0], 2)))
     alone = decode_alone(world, waiting)
     order = np.empty(n, dtype=np.int64)
     prefill = np.full(n, -1, dtype=np.int64)
@@ -101,7 +102,7 @@ def _plan_in_order(
 ) -> KernelPlan:
     world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
     n = waiting.shape[0]
-    timeline = open_timeline(world, n)
+    timeline = open_timeline(world, n, np.empty((calls.shape[0], 2)))
     alone = decode_alone(world, waiting)
     prefill = np.full(n, -1, dtype=np.int64)
     decode = np.full(n, -1, dtype=np.int64)
@@ -115,6 +116,66 @@ def _plan_in_order(
         apply(world, timeline, c, best)
         prefill[i], decode[i], start[i], finish[i] = best.prefill, best.decode, best.start_ms, best.finish_ms
     return order, prefill, decode, finish, start
+
+
+@kernel
+def _held_spans(
+    now_ms: float,
+    calls: Records,
+    prefill_ms: Floats,
+    held_tokens: Ints,
+    prefills: Records,
+    decodes: Records,
+    pair: Floats,
+    knots: Floats,
+    knot_count: Ints,
+    grid: Floats,
+) -> Floats:
+    world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
+    held = np.full((calls.shape[0], 2), np.nan)
+    open_timeline(world, 0, held)
+    return held
+
+
+@kernel
+def _decode_at(
+    calls: Records,
+    decodes: Records,
+    knots: Floats,
+    knot_count: Ints,
+    grid: Floats,
+    rows: Ints,
+    others: Floats,
+    context: Floats,
+) -> Floats:
+    result = np.full((rows.shape[0], decodes.shape[0]), np.inf)
+    for i in range(rows.shape[0]):
+        call = calls[rows[i]]
+        tokens = max(1.0, float(call.predicted_tokens))
+        for d in range(decodes.shape[0]):
+            if decodes[d].up == 1 and call.kv_blocks <= decodes[d].capacity_blocks:
+                batch = others[d] + 1.0
+                mean = (others[d] * context[d] + call.input_tokens + 0.5 * tokens) / batch
+                result[i, d] = tokens * step_ms(knots, knot_count, grid, decodes[d].kind, batch, mean)
+    return result
+
+
+def decode_at(snapshot: Snapshot, rows: Ints, others: Floats, context: Floats) -> Floats:
+    """Decode time in ms of `rows` on every decode replica beside `others` [D] calls of mean context `context` [D].
+
+    Returns
+    -------
+    float64 [len(rows), D]; inf where the KV never fits or the replica is down.
+    """
+    tables = snapshot.tables
+    return _decode_at(
+        snapshot.calls, snapshot.decodes, tables.knots, tables.knot_count, tables.grid, rows, others, context
+    )
+
+
+def held_spans(snapshot: Snapshot) -> Floats:
+    """Projected (start, finish) in ms of the decode of every running and in-flight row, [n, 2]; nan for the others."""
+    return _held_spans(*_arguments(snapshot))
 
 
 def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
@@ -134,6 +195,7 @@ def plan_in_order(
     *,
     prefill: Ints | None = None,
     decode: Ints | None = None,
+    rank: Ints | None = None,
     provenance: str = "in_order",
 ) -> Plan:
     """Give each waiting call, in `order`, its earliest projected finish, or the placement that is fixed for it.
@@ -142,6 +204,7 @@ def plan_in_order(
     ----------
     order : int64 [n] permutation of positions in `snapshot.waiting`.
     prefill, decode : int64 [n] fixed placement by waiting position, -1 = choose; default: choose all.
+    rank : int64 [n] local queue priorities by waiting position; default: the position in `order`.
     """
     waiting = snapshot.waiting
     nowhere = np.full(len(waiting), -1, dtype=np.int64)
@@ -152,7 +215,7 @@ def plan_in_order(
         nowhere if prefill is None else prefill,
         nowhere if decode is None else decode,
     )
-    return _to_plan(snapshot, waiting, kernel_plan, provenance)
+    return _to_plan(snapshot, waiting, kernel_plan, provenance, rank)
 
 
 def _arguments(
@@ -173,10 +236,13 @@ def _arguments(
     )
 
 
-def _to_plan(snapshot: Snapshot, waiting: Ints, kernel_plan: KernelPlan, provenance: str) -> Plan:
+def _to_plan(
+    snapshot: Snapshot, waiting: Ints, kernel_plan: KernelPlan, provenance: str, rank: Ints | None = None
+) -> Plan:
     order, prefill, decode, finish_ms, start_ms = kernel_plan
-    rank = np.empty(len(waiting), dtype=np.int64)
-    rank[order] = np.arange(len(waiting))
+    if rank is None:
+        rank = np.empty(len(waiting), dtype=np.int64)
+        rank[order] = np.arange(len(waiting))
     return Plan(
         rows=waiting,
         serials=snapshot.calls["serial"][waiting],

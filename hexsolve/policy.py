@@ -15,7 +15,7 @@ class Plan:
     ----------
     rows, serials, slots : int64 [n], snapshot row, call serial and state slot.
     prefill, decode : int64 [n] replica index; prefill is -1 for locked calls, both are -1 where no replica can take it.
-    rank : int64 [n], local queue priority, smaller first; a permutation of 0..n-1.
+    rank : int64 [n], local queue priority, smaller first, no two equal.
     finish_ms, start_ms : float64 [n], projected decode finish and start (inf where not placed).
     provenance : which component made the plan.
     receipt : why, in numbers (solver outcome, objective, bound ...); empty for list plans.
@@ -37,9 +37,17 @@ class Plan:
 
 
 class Policy(Protocol):
-    """`Snapshot -> Plan`. A policy sees no true output length and no unrevealed call: the snapshot has neither."""
+    """`Snapshot -> Plan`. A policy sees no true output length and no unrevealed call: the snapshot has neither.
 
-    name: str
+    `replans` says whether every waiting call is placed anew in each epoch (then KV arrivals are epochs too) or a call
+    keeps its first placement (then ranks must stay comparable between epochs).
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def replans(self) -> bool: ...
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """Place and order every waiting call of `snapshot`."""

@@ -219,10 +219,11 @@ def apply(world: World, timeline: Timeline, c: int, placed: Placed) -> None:
 
 
 @kernel
-def open_timeline(world: World, extra: int) -> Timeline:
+def open_timeline(world: World, extra: int, held: Floats) -> Timeline:
     """Projected state before anything is planned: running calls, then in-flight calls in order of KV arrival.
 
-    `extra` is the number of calls that will be placed later (room for their break points).
+    `extra` is the number of calls that will be placed later (room for their break points). `held` [n, 2] receives the
+    projected decode start and finish of every running and in-flight row.
     """
     calls, decodes, now = world.calls, world.decodes, world.now_ms
     num_decode, n = decodes.shape[0], calls.shape[0]
@@ -249,13 +250,13 @@ def open_timeline(world: World, extra: int) -> Timeline:
     for p in range(world.prefills.shape[0]):
         up = world.prefills[p].up == 1
         timeline.free_ms[p] = max(now, world.prefills[p].free_ms) if up else np.inf
-    _lay_running(world, timeline, count)
-    _lay_in_flight(world, timeline, flying)
+    _lay_running(world, timeline, count, held)
+    _lay_in_flight(world, timeline, flying, held)
     return timeline
 
 
 @kernel
-def _lay_running(world: World, timeline: Timeline, count: Ints) -> None:
+def _lay_running(world: World, timeline: Timeline, count: Ints, held: Floats) -> None:
     calls, decodes, now = world.calls, world.decodes, world.now_ms
     num_decode = decodes.shape[0]
     offset = np.zeros(num_decode + 1, dtype=np.int64)
@@ -272,6 +273,7 @@ def _lay_running(world: World, timeline: Timeline, count: Ints) -> None:
             done = decodes[d].steps + (now - decodes[d].last_ms) / step - calls[c].step_mark
             rows[filled[d]] = c
             ends[filled[d]] = now + max(1.0, calls[c].predicted_tokens - done) * step
+            held[c, 0], held[c, 1] = now, ends[filled[d]]
             timeline.blocks[d, 0] += calls[c].kv_blocks
             timeline.running[d, 0] += 1
             timeline.context[d, 0] += calls[c].input_tokens + done
@@ -291,7 +293,7 @@ def _lay_running(world: World, timeline: Timeline, count: Ints) -> None:
 
 
 @kernel
-def _lay_in_flight(world: World, timeline: Timeline, flying: int) -> None:
+def _lay_in_flight(world: World, timeline: Timeline, flying: int, held: Floats) -> None:
     calls = world.calls
     rows = np.empty(flying, dtype=np.int64)
     ready = np.empty(flying)
@@ -309,6 +311,7 @@ def _lay_in_flight(world: World, timeline: Timeline, flying: int) -> None:
     for x in range(flying):
         c = rows[order[x]]
         start, finish = fit(world, timeline, c, calls[c].decode, ready[order[x]])
+        held[c, 0], held[c, 1] = start, finish
         apply(world, timeline, c, Placed(-1, calls[c].decode, 0.0, start, finish))
 
 

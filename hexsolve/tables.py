@@ -1,4 +1,4 @@
-"""A cluster as flat arrays for the kernels. Knows replica types, links and decode grids; knows nothing of calls' progress.
+"""A cluster as flat arrays for the kernels. Knows replica types, links and decode grids; knows no call's progress.
 
 Record types live here, once: the state writes them, the snapshot copies them, the kernels read them.
 """

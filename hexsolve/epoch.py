@@ -1,0 +1,159 @@
+"""The only translator between a snapshot and an epoch problem: seconds and ids become ticks and indices here, once.
+
+Times are rounded up, so that the problem is never optimistic. Decode durations are fixed per (call, decode replica) at
+the mean batch that the greedy plan would run there: batch-aware by linearisation around that plan. Knows snapshots and
+problems; knows no solver and no clock.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hexsolve.cluster import BLOCK_TOKENS
+from hexsolve.errors import InputError
+from hexsolve.listplan import decode_at, held_spans, plan_in_order
+from hexsolve.policy import Plan
+from hexsolve.snapshot import Snapshot
+from hexsolve.tables import WAIT_DECODE, Floats, Ints
+from hexsolve_models import Decision, Objective, Problem, power, timetable
+
+_ROUNDING_SLACK = 1e-6  # keeps 3.0000000001 ms from becoming 4 ticks
+_COST_SCALE = 10**7  # cost of one workflow at the largest projected ratio of the greedy plan
+
+
+@dataclass(frozen=True)
+class EpochParams:
+    """How a snapshot becomes a problem.
+
+    Attributes
+    ----------
+    tick_ms : length of a tick, >= 0.001.
+    max_calls : calls in the problem, >= 1; the most urgent of the greedy plan, the rest keep their greedy placement.
+    exponent : k of the objective Σ_w R_w^k, >= 1 (models/README.md §3).
+    """
+
+    tick_ms: float = 1.0
+    max_calls: int = 32
+    exponent: int = 8
+
+    def __post_init__(self) -> None:
+        for name, low in (("tick_ms", 1e-3), ("max_calls", 1), ("exponent", 1)):
+            value = getattr(self, name)
+            if not value >= low:
+                raise InputError(f"{name} = {value!r}: expected a number >= {low}")
+
+
+@dataclass(frozen=True, eq=False)
+class EpochIndex:
+    """What a problem's indices mean: call i of the problem is `snapshot.waiting[positions[i]]`."""
+
+    snapshot: Snapshot
+    greedy: Plan
+    positions: Ints
+
+    def greedy_decision(self, problem: Problem) -> Decision:
+        """The greedy plan under the problem's own durations: what the solver has to beat, and its warm start."""
+        order = np.argsort(self.greedy.rank[self.positions], kind="stable")
+        prefill, decode = self.greedy.prefill[self.positions], self.greedy.decode[self.positions]
+        return timetable(problem, order, prefill, decode, compiled=True)
+
+    def to_plan(self, problem: Problem, decision: Decision, provenance: str) -> Plan:
+        """The decision as a plan of every waiting call: the problem's calls first, then the rest in greedy order.
+
+        Finish times come from the projection, so that every plan is told in the same physics as the greedy one.
+        """
+        inside = self.positions[decision.priority_order(problem)]
+        by_greedy = np.argsort(self.greedy.rank, kind="stable")
+        order = np.concatenate([inside, by_greedy[~np.isin(by_greedy, inside)]])
+        prefill, decode = self.greedy.prefill.copy(), self.greedy.decode.copy()
+        prefill[self.positions], decode[self.positions] = decision.prefill, decision.decode
+        return plan_in_order(self.snapshot, order, prefill=prefill, decode=decode, provenance=provenance)
+
+
+def to_problem(snapshot: Snapshot, greedy: Plan, params: EpochParams) -> tuple[Problem, EpochIndex] | None:
+    """The most urgent waiting calls as a problem, or None when nothing can be placed.
+
+    Calls that no replica can take now are left out; running and in-flight calls become held KV intervals.
+    """
+    placeable = np.flatnonzero(greedy.decode >= 0)
+    positions = placeable[np.argsort(greedy.rank[placeable], kind="stable")][: params.max_calls]
+    if not len(positions):
+        return None
+    rows = snapshot.waiting[positions]
+    calls, tick, now_ms = snapshot.calls[rows], params.tick_ms, snapshot.now_ms
+    spans = held_spans(snapshot)
+    held = np.flatnonzero(np.isfinite(spans[:, 1]))
+    workflows, workflow = np.unique(calls["workflow"], return_inverse=True)
+    problem = Problem(
+        prefill_ticks=_ticks(_prefill_ms(snapshot, rows), tick),
+        locked_decode=np.where(calls["stage"] == WAIT_DECODE, calls["decode"], -1),
+        release_tick=np.zeros(len(rows), dtype=np.int64),
+        transfer_base_ticks=_ticks(snapshot.tables.pair[0], tick),
+        transfer_rate_ticks=_ticks(snapshot.tables.pair[1] * BLOCK_TOKENS * 1024, tick),
+        transfer_blocks=-(-calls["input_tokens"] // BLOCK_TOKENS),
+        decode_ticks=_ticks(_decode_ms(snapshot, greedy, spans, rows), tick),
+        kv_blocks=calls["kv_blocks"],
+        kv_capacity=snapshot.decodes["capacity_blocks"],
+        prefill_free_tick=_ticks(np.maximum(0.0, snapshot.prefills["free_ms"] - now_ms), tick),
+        held_decode=snapshot.calls["decode"][held],
+        held_start=_ticks(spans[held, 0] - now_ms, tick),
+        held_end=_ticks(spans[held, 1] - now_ms, tick),
+        held_blocks=snapshot.calls["kv_blocks"][held],
+        workflow=workflow,
+        objective=_objective(snapshot, greedy, positions, workflow, len(workflows), params),
+    )
+    return problem, EpochIndex(snapshot, greedy, positions)
+
+
+def _ticks(ms: Floats, tick_ms: float) -> Ints:
+    """Whole ticks, rounded up; what is not finite becomes -1, "not allowed"."""
+    finite = np.isfinite(ms)
+    return np.where(finite, np.ceil(np.where(finite, ms, 0.0) / tick_ms - _ROUNDING_SLACK), -1.0).astype(np.int64)
+
+
+def _prefill_ms(snapshot: Snapshot, rows: Ints) -> Floats:
+    """[N, P] prefill time of free calls, given the prefix each replica holds; inf on replicas that are down."""
+    kind = snapshot.prefills["kind"]
+    full, cached = snapshot.prefill_ms[rows][:, kind, 0], snapshot.prefill_ms[rows][:, kind, 1]
+    reusable = snapshot.calls["cached_tokens"][rows][:, None]
+    held = np.minimum(snapshot.held_tokens[rows], reusable)
+    ms = full - (full - cached) * held / np.maximum(reusable, 1)
+    return np.where(snapshot.prefills["up"][None, :] == 1, ms, np.inf)
+
+
+def _decode_ms(snapshot: Snapshot, greedy: Plan, spans: Floats, rows: Ints) -> Floats:
+    """[N, D] decode time beside the mean number of calls, and their mean context, that the greedy plan runs there."""
+    calls = snapshot.calls
+    start, finish = spans[:, 0].copy(), spans[:, 1].copy()
+    start[snapshot.waiting], finish[snapshot.waiting] = greedy.start_ms, greedy.finish_ms
+    decode = calls["decode"].copy()
+    decode[snapshot.waiting] = greedy.decode
+    placed = np.isfinite(finish) & (decode >= 0)
+    replica, length = decode[placed], (finish - start)[placed]
+    num_decode = len(snapshot.decodes)
+    last = np.zeros(num_decode)
+    np.maximum.at(last, replica, finish[placed] - snapshot.now_ms)
+    busy = np.bincount(replica, length, num_decode)
+    tokens = calls["input_tokens"][placed] + 0.5 * calls["predicted_tokens"][placed]
+    context = np.bincount(replica, length * tokens, num_decode) / np.maximum(busy, 1e-9)
+    return decode_at(snapshot, rows, busy / np.maximum(last, 1e-9), context)
+
+
+def _objective(
+    snapshot: Snapshot, greedy: Plan, positions: Ints, workflow: Ints, num_workflows: int, params: EpochParams
+) -> Objective:
+    """Σ_w (R_w / R_max)^k over the projected ratios, R_max the largest of the greedy plan; ties by call finish."""
+    calls = snapshot.calls[snapshot.waiting[positions]]
+    elapsed, horizon = np.zeros(num_workflows), np.ones(num_workflows)
+    elapsed[workflow] = np.maximum(0.0, snapshot.now_ms - calls["arrival_ms"])
+    horizon[workflow] = calls["horizon_ms"]
+    ratio = (greedy.finish_ms[positions] - calls["arrival_ms"]) / calls["horizon_ms"]
+    return power(
+        _ticks(elapsed, params.tick_ms),
+        np.maximum(1, _ticks(horizon, params.tick_ms)),
+        np.zeros(len(positions), dtype=np.int64),
+        k=params.exponent,
+        reference=float(ratio.max()),
+        scale=_COST_SCALE,
+        call_weight=np.ones(len(positions), dtype=np.int64),
+    )
