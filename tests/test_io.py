@@ -313,7 +313,7 @@ def mooncake_row(ms: float, tokens: int, *blocks: int) -> dict[str, object]:
 
 def test_mooncake_sessions_follow_the_longest_extended_prefix(tmp_path: Path) -> None:
     # The first has complete blocks 0 1; the second repeats both, so it extends it: 2 x 512 cached, 5 s later. The last
-    # extends the second (0 1 3 complete), 100 s later, cut to 60 s. The third shares only block 0: a session of its own.
+    # extends the second (0 1 3 complete), 100 s later, cut to 60 s. The third shares only block 0: its own session.
     rows = [
         mooncake_row(0, 1100, 0, 1, 2),
         mooncake_row(5000, 1700, 0, 1, 3, 4),
