@@ -14,7 +14,7 @@ from hexsolve.errors import InputError
 from hexsolve.listplan import decode_at, held_spans, plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
-from hexsolve.tables import WAIT_DECODE, Floats, Ints
+from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL, Floats, Ints
 from hexsolve_models import Decision, Objective, Problem, power, timetable
 
 _ROUNDING_SLACK = 1e-6  # keeps 3.0000000001 ms from becoming 4 ticks
@@ -157,3 +157,45 @@ def _objective(
         scale=_COST_SCALE,
         call_weight=np.ones(len(positions), dtype=np.int64),
     )
+
+
+def projected_cost(snapshot: Snapshot, plan: Plan, exponent: int) -> float:
+    """Σ_w (max over w's waiting calls of R)^exponent of a plan in the projection; calls without placement are left out.
+
+    The same objective as the problem's, on the whole queue and with batch-aware durations.
+    """
+    placed = np.isfinite(plan.finish_ms)
+    calls = snapshot.calls[plan.rows[placed]]
+    ratio = (plan.finish_ms[placed] - calls["arrival_ms"]) / calls["horizon_ms"]
+    workflows, workflow = np.unique(calls["workflow"], return_inverse=True)
+    worst = np.zeros(len(workflows))
+    np.maximum.at(worst, workflow, ratio)
+    return float(np.sum(worst**exponent))
+
+
+def carry_over(snapshot: Snapshot, greedy: Plan, earlier: Plan) -> Plan | None:
+    """An earlier plan brought up to date: its calls that still wait keep order and placement, new calls are inserted.
+
+    A new call goes right before the first carried call that the fresh greedy plan ranks behind it, and takes the pair
+    with its earliest projected finish. None if none of the earlier plan's calls still waits.
+    """
+    serials = snapshot.calls["serial"][greedy.rows]
+    by_serial = {int(serial): i for i, serial in enumerate(earlier.serials)}
+    earlier_at = np.array([by_serial.get(int(serial), -1) for serial in serials], dtype=np.int64)
+    carried = np.flatnonzero(earlier_at >= 0)
+    if not len(carried):
+        return None
+    queue = list(carried[np.argsort(earlier.rank[earlier_at[carried]], kind="stable")])
+    fresh = np.flatnonzero(earlier_at < 0)
+    for position in fresh[np.argsort(greedy.rank[fresh], kind="stable")]:
+        behind = (i for i, other in enumerate(queue) if greedy.rank[other] > greedy.rank[position])
+        queue.insert(next(behind, len(queue)), position)
+    free = snapshot.calls["stage"][greedy.rows] == WAIT_PREFILL
+    kept = (earlier_at >= 0) & free
+    prefill = np.where(kept, earlier.prefill[earlier_at], -1)
+    decode = np.where(kept, earlier.decode[earlier_at], -1)
+    usable = kept & (prefill >= 0)
+    usable[usable] = snapshot.prefills["up"][prefill[usable]] == 1
+    prefill[~usable], decode[~usable] = -1, -1
+    order = np.array(queue, dtype=np.int64)
+    return plan_in_order(snapshot, order, prefill=prefill, decode=decode, provenance=earlier.provenance)

@@ -402,6 +402,14 @@ class ClusterState:
         workflow, request_id = self._names[slot]
         return self.workflows[workflow].workflow_id, request_id
 
+    def workflow_slot(self, slot: int) -> int:
+        """Workflow slot of a live call."""
+        return self._names[slot][0]
+
+    def workflow_of(self, slot: int) -> WorkflowRecord:
+        """Workflow of a live call."""
+        return self.workflows[self._names[slot][0]]
+
     def horizon_ms(self, workflow: int) -> float:
         """Standalone completion horizon H_w(t) of the part revealed so far, in ms."""
         return float(self._horizon[workflow])

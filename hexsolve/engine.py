@@ -1,0 +1,224 @@
+"""The placement engine: tell it events, ask it for placements. Knows when to plan and what to adopt, not how to plan.
+
+The rolling horizon of one service or simulation. Each `decide` is an epoch: snapshot, plan, adopt. A policy that takes
+time plans asynchronously: the fallback's plan is adopted at once, and when the slower plan lands it is brought up to
+date (`epoch.carry_over`), compared with a fresh fallback plan by the projection, and adopted only if strictly better
+and only by calls that still wait. Nothing in the serving path raises; bad configuration raises in the constructor.
+"""
+
+import math
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hexsolve.cluster import Cluster
+from hexsolve.epoch import carry_over, projected_cost
+from hexsolve.errors import InputError
+from hexsolve.events import Event
+from hexsolve.inbox import Inbox
+from hexsolve.placement import Placement, placements
+from hexsolve.policies import build_policy
+from hexsolve.policies.hexagent import HexAgent
+from hexsolve.policy import Plan, Policy
+from hexsolve.state import ClusterState
+from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL
+
+LatencyModel = Callable[[float, int], float]
+"""(measured wall ms, waiting calls) -> ms after which the plan lands."""
+
+_ALWAYS = frozenset({"call_ready", "call_requeued", "replica_down", "replica_up"})
+
+
+def no_latency(measured_ms: float, waiting: int) -> float:
+    """Plans land at once."""
+    return 0.0
+
+
+def measured_latency(measured_ms: float, waiting: int) -> float:
+    """Plans land after the wall time they took: honest, not reproducible."""
+    return measured_ms
+
+
+@dataclass(frozen=True)
+class FixedLatency:
+    """Plans land after a fixed time: reproducible. Both terms in ms, >= 0."""
+
+    base_ms: float
+    per_call_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.base_ms >= 0 and self.per_call_ms >= 0):
+            raise InputError(f"latency {self.base_ms} + {self.per_call_ms} ms per call: expected numbers >= 0")
+
+    def __call__(self, measured_ms: float, waiting: int) -> float:
+        return self.base_ms + self.per_call_ms * waiting
+
+
+@dataclass
+class EngineStats:
+    """What the engine did. `decision_ms` is the wall time of every `decide`, without a plan made in another thread."""
+
+    decision_ms: "array[float]" = field(default_factory=lambda: array("d"))
+    landed: Counter[str] = field(default_factory=Counter)
+    """Asynchronous plans by fate: adopted, fallback_better, outdated."""
+
+    def percentile_ms(self, q: float) -> float:
+        """Wall time of decisions at percentile `q` (0..100); 0 if there were none."""
+        return float(np.percentile(self.decision_ms, q)) if len(self.decision_ms) else 0.0
+
+
+@dataclass(eq=False)
+class _Pending:
+    due_ms: float
+    future: "Future[Plan]"
+
+
+class PlacementEngine:
+    """Ask/tell placement of LLM calls.
+
+    Parameters
+    ----------
+    cluster : replicas and links.
+    policy : a policy or its name; the default is the epoch solver over HexAGenT's greedy.
+    fallback : decides while `policy` plans; default HexAGenT's greedy.
+    latency : when a plan lands, given its measured wall time. `no_latency` (default) plans in the call itself, which is
+        the synchronous mode for serving with a budget; any other model plans asynchronously.
+    epoch_ms : least time between the starts of two asynchronous plans, >= 0.
+    threaded : asynchronous plans run in a background thread and land when they are done (live service) instead of being
+        computed at once and landing by `latency` (simulation).
+
+    Raises
+    ------
+    InputError
+        On an unknown policy or a number out of range.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        policy: Policy | str = "solver",
+        *,
+        fallback: Policy | None = None,
+        latency: LatencyModel = no_latency,
+        epoch_ms: float = 0.0,
+        threaded: bool = False,
+        clock_ms: float = 0.0,
+    ) -> None:
+        if not epoch_ms >= 0:
+            raise InputError(f"epoch_ms = {epoch_ms!r}: expected a number >= 0")
+        self.state = ClusterState(cluster, clock_ms=clock_ms)
+        self._inbox = Inbox(self.state)
+        self.policy = build_policy(policy) if isinstance(policy, str) else policy
+        self.fallback = fallback or HexAgent()
+        self.stats = EngineStats()
+        self._latency = latency
+        self._synchronous = latency is no_latency and not threaded
+        self._epoch_ms = epoch_ms
+        self._pool = ThreadPoolExecutor(1, "hexsolve-planner") if threaded else None
+        self._pending: _Pending | None = None
+        self._next_epoch_ms = -math.inf
+        self._wanted = False
+        self._plan: Plan | None = None
+
+    def tell(self, event: Event) -> None:
+        """Take one event. Never raises: what cannot be true is counted in `state.anomalies` (see `Inbox`)."""
+        self._inbox.tell(event)
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def needs_decision(self, event_kind: str) -> bool:
+        """Whether an event of this kind (its method name on the state) opens an epoch."""
+        return event_kind in _ALWAYS or (event_kind == "transfer_done" and self.policy.replans)
+
+    def next_wakeup_ms(self) -> float:
+        """When `decide` should be called even without an event: a plan lands or an epoch is due; inf if never."""
+        if self._pending is not None:
+            return self._pending.due_ms
+        return self._next_epoch_ms if self._wanted else math.inf
+
+    def decide(self, now_ms: float) -> list[int]:
+        """One epoch; returns the slots of calls whose replicas changed. Ranks are in `state.rank`."""
+        started = time.perf_counter()
+        if self._synchronous:
+            self._plan = self.policy.plan(self.state.snapshot(now_ms))
+            changed = self._adopt(self._plan)
+        else:
+            changed = self._decide_asynchronously(now_ms)
+        self.stats.decision_ms.append(1e3 * (time.perf_counter() - started))
+        return changed
+
+    def place(self, now_ms: float) -> list[Placement]:
+        """One epoch; returns the placement of every waiting call, most urgent first."""
+        self.decide(now_ms)
+        return placements(self.state, self._plan, now_ms) if self._plan is not None else []
+
+    def close(self) -> None:
+        """Stop the background thread, if there is one; a plan in the making is dropped."""
+        self._pending = None
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _decide_asynchronously(self, now_ms: float) -> list[int]:
+        snapshot = self.state.snapshot(now_ms)
+        plan = self.fallback.plan(snapshot)
+        landed = self._landed(now_ms)
+        if landed is not None:
+            updated = carry_over(snapshot, plan, landed) if len(plan) else None
+            if updated is None:
+                self.stats.landed["outdated"] += 1
+            elif projected_cost(snapshot, updated, 8) < projected_cost(snapshot, plan, 8):
+                self.stats.landed["adopted"] += 1
+                plan = updated
+            else:
+                self.stats.landed["fallback_better"] += 1
+        self._plan = plan
+        changed = self._adopt(plan)
+        self._wanted = len(plan) > 1
+        if self._wanted and self._pending is None and now_ms >= self._next_epoch_ms:
+            self._launch(now_ms)
+        return changed
+
+    def _launch(self, now_ms: float) -> None:
+        snapshot = self.state.snapshot(now_ms)
+        self._next_epoch_ms = now_ms + self._epoch_ms
+        self._wanted = False
+        future: Future[Plan]
+        if self._pool is not None:
+            self._pending = _Pending(math.inf, self._pool.submit(self.policy.plan, snapshot))
+            return
+        started = time.perf_counter()
+        future = Future()
+        future.set_result(self.policy.plan(snapshot))
+        measured_ms = 1e3 * (time.perf_counter() - started)
+        self._pending = _Pending(now_ms + self._latency(measured_ms, len(snapshot.waiting)), future)
+
+    def _landed(self, now_ms: float) -> Plan | None:
+        pending = self._pending
+        if pending is None or not pending.future.done() or (self._pool is None and now_ms < pending.due_ms):
+            return None
+        self._pending = None
+        return pending.future.result()
+
+    def _adopt(self, plan: Plan) -> list[int]:
+        """Calls that still wait take the plan's replicas and rank; returns the slots whose replicas changed."""
+        state, slots = self.state, plan.slots
+        if not len(slots):
+            return []
+        stage = state.stage[slots]
+        same = state.serial[slots] == plan.serials
+        free = same & (stage == WAIT_PREFILL)
+        waiting = free | (same & (stage == WAIT_DECODE))
+        state.rank[slots[waiting]] = plan.rank[waiting]
+        moved = free & ((state.prefill[slots] != plan.prefill) | (state.decode[slots] != plan.decode))
+        changed = slots[moved]
+        state.prefill[changed] = plan.prefill[moved]
+        state.decode[changed] = plan.decode[moved]
+        result: list[int] = changed.tolist()
+        return result

@@ -1,0 +1,132 @@
+"""The epoch solver: HexAGenT's greedy plan first, then CP-SAT on the same snapshot, adopted only if strictly better.
+
+Source: ours; the sequence heuristic → solver → strict comparison and the outcome classes follow the Kubernetes pod
+packing of arXiv 2511.08373 (FIELD.md §3). Two judges must agree: the referee on the epoch problem, and the batch-aware
+projection on the whole plan. Whatever goes wrong, the greedy plan is returned and the reason is counted.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hexsolve.epoch import EpochIndex, EpochParams, projected_cost, to_problem
+from hexsolve.errors import InputError
+from hexsolve.policies.hexagent import HexAgent
+from hexsolve.policy import Plan, Policy
+from hexsolve.snapshot import Snapshot
+from hexsolve_models import Decision, Problem, cost
+
+logger = logging.getLogger(__name__)
+
+SolveFunction = Callable[..., Any]
+_RESERVE_MS = 1.0  # kept back for decoding and comparing the result
+
+
+@dataclass
+class SolverPolicy:
+    """Greedy plan improved by CP-SAT.
+
+    Attributes
+    ----------
+    budget_ms : wall time for snapshot-to-plan, > 0; ignored when `deterministic` is set.
+    deterministic : CP-SAT's deterministic time limit, > 0, for reproducible plans; None = wall clock.
+    params : how a snapshot becomes a problem.
+    workers : CP-SAT threads, >= 1; seed : its random seed.
+    fallback : the plan to beat and to fall back to.
+    outcomes : counts by DESIGN §4: better_optimal, better, greedy_optimal, greedy_kept, "not_called: why" and
+        "failed: why".
+    """
+
+    budget_ms: float = 50.0
+    deterministic: float | None = None
+    params: EpochParams = field(default_factory=EpochParams)
+    workers: int = 1
+    seed: int = 0
+    fallback: Policy = field(default_factory=HexAgent)
+    solve: SolveFunction | None = None
+    name: str = "solver"
+    replans: bool = True
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        if not self.budget_ms > 0:
+            raise InputError(f"budget_ms = {self.budget_ms!r}: expected a number > 0")
+        if self.deterministic is not None and not self.deterministic > 0:
+            raise InputError(f"deterministic = {self.deterministic!r}: expected a number > 0 or None")
+        if self.workers < 1:
+            raise InputError(f"workers = {self.workers!r}: expected an integer >= 1")
+
+    def plan(self, snapshot: Snapshot) -> Plan:
+        """The better of the greedy and the solver's plan; `receipt` says which and why."""
+        started = time.perf_counter()
+        greedy = self.fallback.plan(snapshot)
+        try:
+            plan, receipt = self._improve(snapshot, greedy, started)
+        except Exception as error:
+            # The serving path never fails because a solver does: the greedy plan stands, the reason is counted.
+            logger.exception("epoch solver failed")
+            plan, receipt = greedy, {"outcome": f"failed: {type(error).__name__}"}
+        self.outcomes[receipt["outcome"]] += 1
+        receipt["wall_ms"] = 1e3 * (time.perf_counter() - started)
+        return replace(plan, receipt=receipt)
+
+    def _improve(self, snapshot: Snapshot, greedy: Plan, started: float) -> tuple[Plan, dict[str, Any]]:
+        if len(greedy) < 2:
+            return greedy, {"outcome": "not_called: fewer than two calls wait"}
+        translated = to_problem(snapshot, greedy, self.params)
+        if translated is None:
+            return greedy, {"outcome": "not_called: no replica can take a call"}
+        problem, index = translated
+        hint = index.greedy_decision(problem)
+        greedy_cost = cost(problem, hint)
+        result = self._solve(problem, hint, started)
+        receipt = {
+            "status": result.status.name,
+            "greedy_cost": greedy_cost,
+            "bound": result.bound,
+            "calls": problem.num_calls,
+            "stop_reason": str(result.stop_reason),
+        }
+        return self._judge(snapshot, greedy, index, problem, greedy_cost, result, receipt)
+
+    def _solve(self, problem: Problem, hint: Decision, started: float) -> Any:
+        solve = self.solve
+        if solve is None:
+            from hexsolve.solve import solve  # ortools loads only where a solver is really used
+        left_ms = self.budget_ms - 1e3 * (time.perf_counter() - started) - _RESERVE_MS
+        return solve(
+            problem,
+            budget_ms=None if self.deterministic else max(0.0, left_ms),
+            deterministic=self.deterministic,
+            seed=self.seed,
+            workers=self.workers,
+            hint=hint,
+        )
+
+    def _judge(
+        self,
+        snapshot: Snapshot,
+        greedy: Plan,
+        index: EpochIndex,
+        problem: Problem,
+        greedy_cost: int,
+        result: Any,
+        receipt: dict[str, Any],
+    ) -> tuple[Plan, dict[str, Any]]:
+        optimal = result.status.name == "OPTIMAL"
+        if result.status.name == "NO_SOLUTION":
+            return greedy, receipt | {"outcome": f"not_called: {result.stop_reason}"}
+        if result.status.name not in ("OPTIMAL", "FEASIBLE"):
+            return greedy, receipt | {"outcome": f"failed: {result.status.name.lower()}"}
+        receipt["objective"] = result.objective
+        if result.objective >= greedy_cost:
+            return greedy, receipt | {"outcome": "greedy_optimal" if optimal else "greedy_kept"}
+        plan = index.to_plan(problem, result.decision, self.name)
+        before, after = (projected_cost(snapshot, p, self.params.exponent) for p in (greedy, plan))
+        receipt |= {"projected_greedy": before, "projected": after}
+        if not after < before:
+            return greedy, receipt | {"outcome": "greedy_kept"}
+        return plan, receipt | {"outcome": "better_optimal" if optimal else "better"}
