@@ -95,7 +95,7 @@ def random_problem(seed: int, num_calls: int = 4, num_prefill: int = 2, num_deco
         kv=rng.integers(1, 8, n),
         capacity=rng.integers(7, 13, d),
         transfer=rng.integers(0, 4, (p, d)),
-        rate=rng.integers(0, 3000, (p, d)),
+        rate=rng.integers(0, 5, (p, d)),
         moved=rng.integers(0, 1024, n),
         release=rng.integers(0, 6, n),
         locked=locked,
