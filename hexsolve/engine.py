@@ -6,6 +6,7 @@ date (`epoch.carry_over`), compared with a fresh fallback plan by the projection
 and only by calls that still wait. Nothing in the serving path raises; bad configuration raises in the constructor.
 """
 
+import copy
 import math
 import time
 from array import array
@@ -92,6 +93,8 @@ class PlacementEngine:
     threaded : asynchronous plans run in a background thread and land when they are done (live service) instead of being
         computed at once and landing by `latency` (simulation).
 
+    rehearse : plan a few made-up calls now, so that kernels are compiled and solvers loaded before the first decision.
+
     Raises
     ------
     InputError
@@ -107,6 +110,7 @@ class PlacementEngine:
         latency: LatencyModel = no_latency,
         epoch_ms: float = 0.0,
         threaded: bool = False,
+        rehearse: bool = True,
         clock_ms: float = 0.0,
     ) -> None:
         if not epoch_ms >= 0:
@@ -124,6 +128,9 @@ class PlacementEngine:
         self._next_epoch_ms = -math.inf
         self._wanted = False
         self._plan: Plan | None = None
+        if rehearse:
+            for rehearsed in (self.fallback, self.policy):
+                _rehearse(cluster, rehearsed)
 
     def tell(self, event: Event) -> None:
         """Take one event. Never raises: what cannot be true is counted in `state.anomalies` (see `Inbox`)."""
@@ -222,3 +229,12 @@ class PlacementEngine:
         state.decode[changed] = plan.decode[moved]
         result: list[int] = changed.tolist()
         return result
+
+
+def _rehearse(cluster: Cluster, policy: Policy) -> None:
+    """Let a copy of `policy` plan three made-up calls."""
+    state = ClusterState(cluster)
+    for i in range(3):
+        workflow = state.workflow_open(0.0, str(i))
+        state.call_ready(0.0, workflow, "", input_tokens=64, predicted_output_tokens=8)
+    copy.deepcopy(policy).plan(state.snapshot(0.0))

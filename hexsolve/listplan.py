@@ -208,13 +208,9 @@ def plan_in_order(
     """
     waiting = snapshot.waiting
     nowhere = np.full(len(waiting), -1, dtype=np.int64)
-    kernel_plan = _plan_in_order(
-        *_arguments(snapshot),
-        waiting,
-        order,
-        nowhere if prefill is None else prefill,
-        nowhere if decode is None else decode,
-    )
+    # One array type only: another layout would be compiled anew, in the middle of serving.
+    fixed = [nowhere if column is None else np.ascontiguousarray(column, np.int64) for column in (prefill, decode)]
+    kernel_plan = _plan_in_order(*_arguments(snapshot), waiting, np.ascontiguousarray(order, np.int64), *fixed)
     return _to_plan(snapshot, waiting, kernel_plan, provenance, rank)
 
 

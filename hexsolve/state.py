@@ -430,7 +430,7 @@ class ClusterState:
         calls["arrival_ms"] = self._arrival[workflow]
         calls["horizon_ms"] = self._horizon[workflow]
         return Snapshot(
-            now_ms=max(now_ms, self.clock_ms),
+            now_ms=float(max(now_ms, self.clock_ms)),
             revision=self.revision,
             tables=self.tables,
             calls=calls,
