@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexsolve.errors import InputError
 
+Number = TypeVar("Number", int, float, NDArray[np.float64])
 Row = tuple[float, ...]
 Grid = tuple[Row, Row, tuple[Row, ...]]
 """Row knots, column knots, and values[row][column]."""
@@ -58,8 +60,8 @@ class PrefillTable:
 
     A batch (N, A) is looked up as one call with N new tokens and the prefix p = max(0, (A/N - N)/2) that gives the
     same area. The table is split into c·A, which stays exact between knots and for batches with A < N², and a rest
-    that is interpolated linearly. c is the steepest slope that leaves the rest non-decreasing in n, so that the time
-    of a single call, and of a batch of calls without prefix, never falls when tokens are added.
+    that is interpolated linearly. c is the steepest slope that leaves the rest non-decreasing along both axes, so that
+    the time of a single call, and of a batch of calls without prefix, never falls when tokens are added.
 
     Parameters
     ----------
@@ -89,12 +91,10 @@ class PrefillTable:
 
     @cached_property
     def c_ms_per_area(self) -> float:
-        """Time per unit of attention area: least dT/dA between neighbouring new-token knots."""
-        return min(
-            (upper[j] - lower[j]) / (call_area(n1, p) - call_area(n0, p))
-            for (n0, lower), (n1, upper) in pairwise(zip(self.new_tokens, self.latency_ms, strict=True))
-            for j, p in enumerate(self.prefix_tokens)
-        )
+        """Time per unit of attention area: least dT/dA between neighbouring knots along either axis."""
+        new, prefix, ms = (np.array(part) for part in (self.new_tokens, self.prefix_tokens, self.latency_ms))
+        area = call_area(new[:, None], prefix)
+        return min(float((np.diff(ms, axis=axis) / np.diff(area, axis=axis)).min()) for axis in (0, 1))
 
     @cached_property
     def _rest(self) -> Grid:
@@ -147,6 +147,9 @@ class DecodeLine:
 class DecodeTable:
     """Decode step time interpolated from a table, running calls B by mean context tokens m = C/B.
 
+    Outside the knots it goes on linearly; it never falls there either if the first context knot is 0 and the slope
+    along the context never falls with the batch (`hexsolve.profile_fit` makes such tables).
+
     Parameters
     ----------
     batch : tuple of float
@@ -154,7 +157,7 @@ class DecodeTable:
     context_tokens : tuple of float
         Mean-context knots, strictly increasing from >= 0, at least two.
     step_ms : tuple of tuple of float
-        [batch][context], > 0, non-decreasing along both axes.
+        [batch][context], > 0, non-decreasing along both axes; > 0 also where extrapolated to batch 1, context 0.
 
     Raises
     ------
@@ -170,6 +173,9 @@ class DecodeTable:
         _check_grid(self.grid, "decode table", "batch", "context_tokens", "step_ms")
         if self.batch[0] < 1:
             raise InputError(f"decode table: batch[0] = {self.batch[0]}: expected >= 1")
+        alone_ms = _line_along_columns(self.grid, 1.0, 0.0)[0]
+        if alone_ms <= 0:
+            raise InputError(f"decode table: expected > 0 ms at batch 1, context 0, got {alone_ms:g}; add knots there")
 
     @property
     def grid(self) -> Grid:
@@ -263,7 +269,7 @@ class Profile:
     @cached_property
     def decode_floor_ms(self) -> float:
         """Step time of one call without context: no step is shorter."""
-        return max(0.0, _line_along_columns(self._decode_grid, 1.0, 0.0)[0])
+        return _line_along_columns(self._decode_grid, 1.0, 0.0)[0]
 
     def decode_grid(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Batch knots f8[nb], mean-context knots f8[nc], step_ms f8[nb, nc] with `kappa_decode`; read-only.
@@ -291,8 +297,8 @@ class Profile:
         return batches, contexts, step_ms
 
 
-def call_area(new_tokens: float, prefix_tokens: float) -> float:
-    """Attention area of one call: (n+p)² - p², written n·(n+2p)."""
+def call_area(new_tokens: Number, prefix_tokens: Number) -> Number:
+    """Attention area of one call: (n+p)² - p², written n·(n+2p); numbers or arrays."""
     return new_tokens * (new_tokens + 2 * prefix_tokens)
 
 
