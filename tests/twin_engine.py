@@ -1,4 +1,4 @@
-"""A stand-in engine with static placements, for tests of the simulator. Knows no policy, keeps no history but counts."""
+"""A stand-in engine with static placements for tests of the simulator. Knows no policy and keeps no history."""
 
 from collections import Counter
 from collections.abc import Callable
