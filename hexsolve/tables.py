@@ -19,7 +19,14 @@ Ints = NDArray[np.int64]
 EMPTY, WAIT_PREFILL, PREFILL, TRANSFER, WAIT_DECODE, DECODE = range(6)
 STAGE_NAMES = ("empty", "wait_prefill", "prefill", "transfer", "wait_decode", "decode")
 
-CALL_DTYPE = np.dtype(
+
+def _record(fields: list[tuple[str, str]]) -> np.dtype[Any]:
+    """Record type whose fields are attributes in interpreted kernels too, as numba has them in compiled ones."""
+    return np.dtype((np.record, np.dtype(fields, align=True)))
+
+
+
+CALL_DTYPE = _record(
     [
         ("serial", "i8"),  # unique over the life of the state; tells a reused slot from the call a plan was made for
         ("slot", "i8"),
@@ -46,13 +53,12 @@ CALL_DTYPE = np.dtype(
         ("alone_finish_ms", "f8"),
         ("arrival_ms", "f8"),  # of the workflow (filled in snapshots)
         ("horizon_ms", "f8"),  # H_w(t) of the workflow (filled in snapshots)
-    ],
-    align=True,
+    ]
 )
 
-PREFILL_DTYPE = np.dtype([("kind", "i8"), ("up", "i8"), ("free_ms", "f8")], align=True)
+PREFILL_DTYPE = _record([("kind", "i8"), ("up", "i8"), ("free_ms", "f8")])
 
-DECODE_DTYPE = np.dtype(
+DECODE_DTYPE = _record(
     [
         ("kind", "i8"),
         ("up", "i8"),
@@ -63,8 +69,7 @@ DECODE_DTYPE = np.dtype(
         ("steps", "f8"),  # virtual steps done by last_ms
         ("last_ms", "f8"),
         ("step_ms", "f8"),  # step time at (B, C)
-    ],
-    align=True,
+    ]
 )
 
 
