@@ -46,7 +46,7 @@ def test_noisy_depends_on_seed_and_names_only():
 
 
 def test_noisy_refines_without_the_truth():
-    # A prediction of 100 that is reached: the median of a log-normal above its own median is exp(0.6745·sigma) times it.
+    # A prediction that is reached: the median of a log-normal above its own median is exp(0.6745·sigma) times it.
     noisy = Noisy(lambda _view: 100, 1e-9, seed=0)
     assert noisy.refine(view(), 100) == 101
     truth = [100]

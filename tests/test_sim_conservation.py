@@ -1,4 +1,4 @@
-"""What must hold in every run: each call once, stages in order, KV within capacity, the same again from the same seed."""
+"""What must hold in every run: each call once, stages in order, KV within capacity, the same log from a seed."""
 
 from collections import Counter
 

@@ -11,7 +11,7 @@ from hexsolve.profile import DecodeLine, PrefillLine
 from hexsolve.sim import SimOptions, SimulationError, simulate, standalone_makespans
 from hexsolve.workflow import Call, Workflow, Workload
 
-# Prefill 1 ms per token; decode steps of 10 ms; 1 MB of KV per token, so that 1 GB/s moves a token per ms; no overheads.
+# Prefill 1 ms per token, decode steps of 10 ms, 1 MB of KV per token (1 GB/s moves a token per ms), no overheads.
 PLAIN = profile(
     DecodeLine(10.0, 0.0, 0.0), PrefillLine(0.0, 1.0, 0.0), kv_bytes_per_token=1_000_000, ttft_overhead_ms=0.0
 )
