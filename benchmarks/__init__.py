@@ -1,0 +1,1 @@
+"""Benchmarks: each is registered once, run by name, and run small in CI. Figures go to RESULTS.md by hand, dated."""

@@ -1,0 +1,38 @@
+"""Solver epochs: is the budget kept, and how often and by how much is the greedy plan beaten?"""
+
+from collections import Counter
+
+import numpy as np
+
+from benchmarks.registry import Rows, benchmark
+from benchmarks.scenes import busy_snapshot
+from hexsolve.policies.solver import SolverPolicy
+
+BUDGETS_MS = (20.0, 50.0, 200.0)
+
+
+@benchmark("solver-epoch", "Does a solver epoch keep its budget, and how often does it beat greedy?")
+def solver_epoch(smoke: bool) -> Rows:
+    rows: Rows = []
+    for budget_ms in BUDGETS_MS:
+        policy = SolverPolicy(budget_ms=budget_ms)
+        policy.plan(busy_snapshot(8, 8, 8, seed=999))
+        policy.outcomes = Counter()
+        wall, gain = [], []
+        for seed in range(3 if smoke else 200):
+            receipt = policy.plan(busy_snapshot(32, 8, 8, seed=seed)).receipt
+            wall.append(receipt["wall_ms"])
+            if receipt["outcome"].startswith("better"):
+                gain.append(1.0 - receipt["objective"] / receipt["greedy_cost"])
+        rows.append(
+            {
+                "budget_ms": budget_ms,
+                "epochs": len(wall),
+                "wall_p50_ms": float(np.median(wall)),
+                "wall_p99_ms": float(np.percentile(wall, 99)),
+                "strictly_better": f"{len(gain) / len(wall):.0%}",
+                "median_gain": f"{np.median(gain):.1%}" if gain else "-",
+                "outcomes": ", ".join(f"{name} {count}" for name, count in sorted(policy.outcomes.items())),
+            }
+        )
+    return rows

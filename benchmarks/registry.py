@@ -1,0 +1,30 @@
+"""The list of benchmarks. Knows names and how to run them; knows nothing of what they measure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Rows = list[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`run(smoke)` returns rows to print; with `smoke` it does the same on a tiny size, to prove that it still runs."""
+
+    name: str
+    question: str
+    run: Callable[[bool], Rows]
+
+
+REGISTRY: dict[str, Benchmark] = {}
+
+
+def benchmark(name: str, question: str) -> Callable[[Callable[[bool], Rows]], Callable[[bool], Rows]]:
+    """Register a function under `name`; `question` is what its figures answer."""
+
+    def register(run: Callable[[bool], Rows]) -> Callable[[bool], Rows]:
+        if name in REGISTRY:
+            raise ValueError(f"benchmark {name!r} is registered twice")
+        REGISTRY[name] = Benchmark(name, question, run)
+        return run
+
+    return register

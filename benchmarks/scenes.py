@@ -1,0 +1,49 @@
+"""Made-up moments of a busy cluster, for benchmarks of one decision. Seeded; built through the state's own events."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from hexsolve.catalog import load_cluster
+from hexsolve.cluster import Cluster
+from hexsolve.snapshot import Snapshot
+from hexsolve.state import ClusterState
+
+
+def cluster_of(num_prefill: int, num_decode: int) -> Cluster:
+    """A heterogeneous llama-3.1-70b cluster of the given size, replicas as in the paper's Hetero-1 in turn."""
+    base = load_cluster("hetero-1-llama-70b")
+    prefill = [replace(base.prefill[i * 3 % 8], name=f"P{i}") for i in range(num_prefill)]
+    decode = [replace(base.decode[i * 3 % 8], name=f"D{i}") for i in range(num_decode)]
+    return Cluster(f"bench-{num_prefill}x{num_decode}", base.llm, tuple(prefill), tuple(decode))
+
+
+def busy_snapshot(waiting: int, num_prefill: int, num_decode: int, *, running: int = 50, seed: int = 0) -> Snapshot:
+    """`waiting` calls wait (one in five locked), `running` calls decode on every decode replica.
+
+    Prompts and outputs are log-normal around 700 and 60 tokens; workflow ages and horizons spread the risks.
+    """
+    rng = np.random.default_rng(seed)
+    state = ClusterState(cluster_of(num_prefill, num_decode))
+    now_ms = 20_000.0
+    for i in range(waiting + running * num_decode):
+        arrival_ms = float(rng.uniform(0.0, now_ms))
+        workflow = state.workflow_open(0.0, f"w{i}", "bench", arrival_ms)
+        slot = state.call_ready(
+            0.0,
+            workflow,
+            "c",
+            input_tokens=int(np.clip(rng.lognormal(6.5, 0.8), 16, 30_000)),
+            predicted_output_tokens=int(np.clip(rng.lognormal(4.1, 0.9), 1, 4_000)),
+        )
+        is_running = i >= waiting
+        if is_running or rng.random() < 0.2:
+            state.prefill[slot], state.decode[slot] = i % num_prefill, i % num_decode
+            state.prefill_started(0.0, slot, i % num_prefill)
+            state.prefill_done(0.0, slot)
+            state.transfer_done(0.0, slot)
+            if is_running:
+                state.decode_started(0.0, slot)
+    for p in range(num_prefill):
+        state.prefill_batch(0.0, p, now_ms + float(rng.uniform(0.0, 200.0)))
+    return state.snapshot(100.0)
