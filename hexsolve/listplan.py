@@ -109,8 +109,10 @@ def _plan_in_order(
     start, finish = np.empty(n), np.empty(n)
     for i in order:
         c = waiting[i]
-        if calls[c].stage != WAIT_DECODE and fixed_prefill[i] >= 0 and alone[c, fixed_decode[i]] < np.inf:
-            best = given_pair(world, timeline, c, fixed_prefill[i], fixed_decode[i])
+        p, d = fixed_prefill[i], fixed_decode[i]
+        given = calls[c].stage != WAIT_DECODE and p >= 0 and d >= 0
+        if given and prefills[p].up == 1 and alone[c, d] < np.inf:
+            best = given_pair(world, timeline, c, p, d)
         else:
             best = best_pair(world, timeline, alone, c)
         apply(world, timeline, c, best)
@@ -186,7 +188,7 @@ def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
     recompute_limit : above this many waiting calls the risks are sorted once instead of recomputed after each pick.
     """
     waiting = snapshot.waiting
-    return _to_plan(snapshot, waiting, _plan_by_risk(*_arguments(snapshot), waiting, recompute_limit), "by_risk")
+    return _to_plan(snapshot, waiting, _plan_by_risk(*_arguments(snapshot), waiting, int(recompute_limit)), "by_risk")
 
 
 def plan_in_order(
@@ -203,7 +205,8 @@ def plan_in_order(
     Parameters
     ----------
     order : int64 [n] permutation of positions in `snapshot.waiting`.
-    prefill, decode : int64 [n] fixed placement by waiting position, -1 = choose; default: choose all.
+    prefill, decode : int64 [n] fixed placement by waiting position, -1 = choose; default: choose all. A pair with a
+        replica that is down or too small is chosen anew; indices beyond the pools are the caller's mistake.
     rank : int64 [n] local queue priorities by waiting position; default: the position in `order`.
     """
     waiting = snapshot.waiting
@@ -219,7 +222,7 @@ def _arguments(
 ) -> tuple[float, Records, Floats, Ints, Records, Records, Floats, Floats, Ints, Floats]:
     tables = snapshot.tables
     return (
-        snapshot.now_ms,
+        float(snapshot.now_ms),
         snapshot.calls,
         snapshot.prefill_ms,
         snapshot.held_tokens,

@@ -59,7 +59,10 @@ class Placed(NamedTuple):
 
 @kernel
 def step_ms(knots: Floats, knot_count: Ints, grid: Floats, kind: int, batch: float, context: float) -> float:
-    """Decode step of `batch` calls with mean context `context` tokens: bilinear on the grid, linear beyond it."""
+    """Decode step of `batch` calls with mean context `context` tokens: bilinear on the grid, linear beyond it.
+
+    The first knot is (batch 1, context 0); its value is the floor.
+    """
     i, last = 0, knot_count[kind, 0] - 2
     while i < last and batch >= knots[kind, 0, i + 1]:
         i += 1
@@ -70,19 +73,19 @@ def step_ms(knots: Floats, knot_count: Ints, grid: Floats, kind: int, batch: flo
     v = (context - knots[kind, 1, j]) / (knots[kind, 1, j + 1] - knots[kind, 1, j])
     low = grid[kind, i, j] + u * (grid[kind, i + 1, j] - grid[kind, i, j])
     high = grid[kind, i, j + 1] + u * (grid[kind, i + 1, j + 1] - grid[kind, i, j + 1])
-    return max(low + v * (high - low), grid[kind, 0, 0])
+    return max(float(low + v * (high - low)), float(grid[kind, 0, 0]))
 
 
 @kernel
 def prefill_time(world: World, c: int, p: int) -> float:
     """Prefill of call row `c` on replica `p` in ms, given the part of its prefix that `p` holds."""
     kind = world.prefills[p].kind
-    full = world.prefill_ms[c, kind, 0]
+    full = float(world.prefill_ms[c, kind, 0])
     cached = world.calls[c].cached_tokens
     held = min(cached, world.held_tokens[c, p])
     if held <= 0:
         return full
-    return full - (full - world.prefill_ms[c, kind, 1]) * held / cached
+    return full - (full - float(world.prefill_ms[c, kind, 1])) * held / cached
 
 
 @kernel
@@ -174,6 +177,8 @@ def best_pair(world: World, timeline: Timeline, alone_ms: Floats, c: int) -> Pla
     """
     if world.calls[c].stage == WAIT_DECODE:
         d = world.calls[c].decode
+        if world.decodes[d].up != 1:
+            return Placed(-1, -1, np.inf, np.inf, np.inf)
         start, finish = fit(world, timeline, c, d, world.now_ms)
         return Placed(-1, d, world.now_ms, start, finish)
     tokens = world.calls[c].input_tokens
@@ -282,7 +287,7 @@ def _lay_running(world: World, timeline: Timeline, count: Ints, held: Floats) ->
         timeline.peak_blocks[d] = timeline.blocks[d, 0]
         timeline.peak_running[d] = timeline.running[d, 0]
         mean = timeline.context[d, 0] / max(1, timeline.running[d, 0])
-        order = np.argsort(ends[offset[d] : offset[d + 1]])
+        order = np.argsort(ends[offset[d] : offset[d + 1]], kind="mergesort")
         for x in range(count[d]):
             c = rows[offset[d] + order[x]]
             timeline.time_ms[d, x + 1] = ends[offset[d] + order[x]]
@@ -307,7 +312,7 @@ def _lay_in_flight(world: World, timeline: Timeline, flying: int, held: Floats) 
                 p, d = calls[c].prefill, calls[c].decode
                 ready[x] += world.pair[0, p, d] + world.pair[1, p, d] * calls[c].input_tokens
             x += 1
-    order = np.argsort(ready)
+    order = np.argsort(ready, kind="mergesort")  # ties by row, compiled or not
     for x in range(flying):
         c = rows[order[x]]
         start, finish = fit(world, timeline, c, calls[c].decode, ready[order[x]])
@@ -333,4 +338,4 @@ def decode_alone(world: World, rows: Ints) -> Floats:
 @kernel
 def projected_risk(world: World, c: int, finish_ms: float) -> float:
     """R = ((t - a_w) + Δ) / H_w(t) with t + Δ = finish_ms (HexAGenT eq. 2)."""
-    return (finish_ms - world.calls[c].arrival_ms) / world.calls[c].horizon_ms
+    return (finish_ms - float(world.calls[c].arrival_ms)) / float(world.calls[c].horizon_ms)

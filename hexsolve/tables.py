@@ -142,8 +142,21 @@ def _pair_costs(cluster: Cluster) -> Floats:
     return np.ascontiguousarray(np.stack([fixed, per_token]))
 
 
+def _from_floor(batches: Floats, contexts: Floats, step_ms: Floats) -> tuple[Floats, Floats, Floats]:
+    """The same bilinear function with (batch 1, context 0) as its first knot, whose value no step goes below."""
+    if batches[0] > 1.0:
+        slope = (step_ms[1] - step_ms[0]) / (batches[1] - batches[0])
+        step_ms = np.vstack([step_ms[0] - slope * (batches[0] - 1.0), step_ms])
+        batches = np.concatenate([[1.0], batches])
+    if contexts[0] > 0.0:
+        slope = (step_ms[:, 1] - step_ms[:, 0]) / (contexts[1] - contexts[0])
+        step_ms = np.column_stack([step_ms[:, 0] - slope * contexts[0], step_ms])
+        contexts = np.concatenate([[0.0], contexts])
+    return batches, contexts, step_ms
+
+
 def _grids(profiles: tuple[Profile, ...]) -> tuple[Floats, Ints, Floats]:
-    grids = [profile.decode_grid() for profile in profiles]
+    grids = [_from_floor(*profile.decode_grid()) for profile in profiles]
     width = max(max(len(b), len(m)) for b, m, _ in grids)
     knots = np.zeros((len(grids), 2, width))
     counts = np.zeros((len(grids), 2), dtype=np.int64)
