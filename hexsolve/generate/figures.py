@@ -12,15 +12,14 @@ the quantile.
 import json
 import math
 from functools import cache
-from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from hexsolve.catalog import instances_dir
 from hexsolve.errors import InputError
 
 LEVELS = (0.0, 0.01, 0.03, 0.05, *(round(0.05 * k, 2) for k in range(2, 20)), 0.97, 0.99, 1.0)
@@ -54,9 +53,8 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def workload_instances() -> Traversable:
-    """The packaged instances/workloads: inside the installed package, or beside it in a source tree."""
-    packaged = files("hexsolve").joinpath("instances", "workloads")
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "instances" / "workloads"
+    """The packaged instances/workloads."""
+    return instances_dir().joinpath("workloads")
 
 
 @cache
