@@ -1,11 +1,12 @@
 """Events by name become state changes by slot. Knows ids and replica names; never raises, counts what it cannot use."""
 
-import math
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 from hexsolve import events as ev
-from hexsolve.state import ClusterState
+from hexsolve.state import MAX_CLOCK_MS, ClusterState
+from hexsolve.tables import WAIT_PREFILL
 
 
 class Inbox:
@@ -45,7 +46,7 @@ class Inbox:
         if handler is None:
             self._count(type(event).__name__, "not an event")
         elif not _usable(event):
-            self._count(type(event).__name__, "field of the wrong type or not finite")
+            self._count(type(event).__name__, "field of the wrong type or out of range")
         else:
             handler(event)
 
@@ -54,9 +55,8 @@ class Inbox:
 
     def _slot(self, event: Any) -> int:
         workflow = self._workflows.get(event.workflow_id)
-        if workflow is None:
-            return -1
-        return self._state.workflows[workflow].slots.get(event.request_id, -1)
+        record = self._state.workflows.get(-1 if workflow is None else workflow)
+        return -1 if record is None else record.slots.get(event.request_id, -1)
 
     def _workflow_open(self, event: ev.WorkflowOpen) -> None:
         if event.workflow_id in self._workflows:
@@ -83,8 +83,10 @@ class Inbox:
         if role != "prefill":
             self._count("PrefillStarted", "unknown prefill replica")
             return
-        self._state.prefill_batch(event.now_ms, index, event.expected_end_ms)
-        self._state.prefill_started(event.now_ms, self._slot(event), index, event.cached_tokens)
+        slot = self._slot(event)
+        if slot >= 0 and self._state.stage[slot] == WAIT_PREFILL and self._state.decode[slot] >= 0:
+            self._state.prefill_batch(event.now_ms, index, event.expected_end_ms)
+        self._state.prefill_started(event.now_ms, slot, index, event.cached_tokens)
 
     def _prefix_held(self, event: ev.PrefixHeld) -> None:
         role, index = self._replicas.get(event.replica, ("", -1))
@@ -119,12 +121,12 @@ class Inbox:
 def _usable(event: Any) -> bool:
     """Whether every field has its declared kind of value; events built in Python are not checked by msgspec."""
     for name in event.__struct_fields__:
-        value = getattr(event, name)
+        value: Any = getattr(event, name)
         if name.endswith("_ms"):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if not _is(Real, value) or not abs(value) < MAX_CLOCK_MS:
                 return False
         elif name.endswith("tokens"):
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+            if not _is(Integral, value) or not 0 <= value < 2**31:
                 return False
         elif name == "dependencies":
             if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
@@ -132,3 +134,8 @@ def _usable(event: Any) -> bool:
         elif not isinstance(value, str):
             return False
     return True
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Number of this kind, Python's or NumPy's; True and False are no numbers here."""
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,8 +1,9 @@
 """The cluster as its events tell it: the only mutable object of the engine.
 
 Knows calls by slot, workflows, replicas and what is expected of them; knows nothing of plans' reasons, of solvers, or
-of anything that has not been told. No event ever raises: what cannot be true (out of order, duplicated, unknown) is
-counted in `anomalies` by name and left without effect (DESIGN §4).
+of anything that has not been told. No event ever raises: what cannot be true (out of order, duplicated, unknown, not
+a number, beyond every capacity) is counted in `anomalies` by name and left without effect (DESIGN §4). Arguments are
+taken to be of the declared kind; `Inbox` checks that for events from outside.
 """
 
 import heapq
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hexsolve.cluster import BLOCK_TOKENS, Cluster
+from hexsolve.errors import InputError
 from hexsolve.snapshot import Snapshot
 from hexsolve.standalone import place_alone
 from hexsolve.tables import (
@@ -26,8 +28,14 @@ from hexsolve.tables import (
     WAIT_DECODE,
     WAIT_PREFILL,
     ClusterTables,
+    Floats,
+    Ints,
+    Records,
     records,
 )
+
+MAX_CLOCK_MS = 2.0**42
+"""Clocks stay below this (the year 2109 in Unix milliseconds): ranks made of whole ms and a serial fit an int64."""
 
 
 @dataclass(slots=True)
@@ -41,6 +49,7 @@ class WorkflowRecord:
     alone: dict[str, float] = field(default_factory=dict)  # every revealed call -> standalone finish, ms
     done_ms: dict[str, float] = field(default_factory=dict)  # completed calls -> actual finish, ms since the epoch
     prefixes: dict[str, int] = field(default_factory=dict)  # prefix group -> prefix slot
+    refused: list[str] = field(default_factory=list)  # calls that no replica can ever take
 
 
 class _Slots:
@@ -74,14 +83,23 @@ class ClusterState:
     ----------
     revision : grows with every event that has an effect.
     anomalies : Counter of events without effect, by ``event: reason``.
-    refused : (workflow_id, request_id) -> why no replica can ever take that call.
+    refused : (workflow_id, request_id) -> why no replica can ever take that call, while the workflow is open.
     serial, stage, prefill, decode, rank : int64 columns by call slot. Rebound when the table grows: read them anew.
     """
 
+    _raw: Ints
+    _table: Records
+    _prefill_ms: Floats  # [slot, prefill kind, 2]
+    _arrival: Floats  # [workflow slot]
+    _horizon: Floats  # [workflow slot]
+    _alone_free: Floats  # [workflow slot, P]
+
     def __init__(self, cluster: Cluster, *, clock_ms: float = 0.0) -> None:
+        if not abs(clock_ms) < MAX_CLOCK_MS:
+            raise InputError(f"clock_ms = {clock_ms!r}: expected a number of magnitude below {MAX_CLOCK_MS:.0f}")
         self.cluster = cluster
         self.tables = ClusterTables.of(cluster)
-        self.clock_ms = clock_ms
+        self.clock_ms = float(clock_ms)
         self.revision = 0
         self.anomalies: Counter[str] = Counter()
         self.refused: dict[tuple[str, str], str] = {}
@@ -104,6 +122,7 @@ class ClusterState:
         self.decodes["max_running"] = self.tables.max_running
         self._decode_profiles = [self.tables.decode_profiles[k] for k in self.tables.decode_kind]
         self._largest_blocks = int(self.tables.capacity_blocks.max())
+        self._largest_tokens = self._largest_blocks * BLOCK_TOKENS
         self._bind_replica_columns()
 
     # -- tables ------------------------------------------------------------------------------------------------------
@@ -146,6 +165,9 @@ class ClusterState:
         slot = self._workflow_slots.take()
         if slot >= len(self._arrival):
             self._grow_workflows(2 * len(self._arrival))
+        if arrival_ms is not None and not abs(arrival_ms) < MAX_CLOCK_MS:
+            self._anomaly("workflow_open", "arrival is no time")
+            arrival_ms = None
         self._arrival[slot] = now_ms if arrival_ms is None else arrival_ms
         self._horizon[slot] = 1.0
         self._alone_free[slot] = 0.0
@@ -166,6 +188,8 @@ class ClusterState:
         for prefix in record.prefixes.values():
             self._held[prefix] = 0
             self._prefix_slots.give(prefix)
+        for request_id in record.refused:
+            self.refused.pop((record.workflow_id, request_id), None)
         del self.workflows[workflow]
         self._workflow_slots.give(workflow)
 
@@ -190,13 +214,15 @@ class ClusterState:
             return self._anomaly("call_ready", "unknown workflow")
         if request_id in record.alone:
             return self._anomaly("call_ready", "duplicate")
-        if input_tokens < 1 or predicted_output_tokens < 1 or not 0 <= cached_prefix_tokens < input_tokens:
+        if not (input_tokens >= 1 and predicted_output_tokens >= 1 and 0 <= cached_prefix_tokens < input_tokens):
             return self._anomaly("call_ready", "token counts out of range")
+        if input_tokens >= self._largest_tokens:
+            return self._refuse(record, request_id, input_tokens)
+        # Plain ints: the kernels would be compiled anew for another kind of number. A prediction that fits nowhere is
+        # cut to what the largest replica can hold.
+        input_tokens, cached_prefix_tokens = int(input_tokens), int(cached_prefix_tokens)
+        predicted_output_tokens = int(min(predicted_output_tokens, self._largest_tokens - input_tokens))
         blocks = -(-(input_tokens + predicted_output_tokens) // BLOCK_TOKENS)
-        if blocks > self._largest_blocks:
-            if -(-(input_tokens + 1) // BLOCK_TOKENS) > self._largest_blocks:
-                return self._refuse(record, request_id, input_tokens)
-            blocks = self._largest_blocks  # the prediction alone does not fit: reserve the largest replica
         now_ms = self._advance(now_ms)
         slot = self._calls.take()
         if slot >= len(self._names):
@@ -250,7 +276,7 @@ class ClusterState:
 
     def prefill_started(self, now_ms: float, slot: int, replica: int, cached_tokens: int = 0) -> None:
         """Prefill of a waiting call began on `replica`; its decode replica is bound from here on."""
-        if not self._expect(slot, WAIT_PREFILL, "prefill_started"):
+        if not self._expect(slot, WAIT_PREFILL, "prefill_started") or not self._has("prefill", replica):
             return
         if self.decode[slot] < 0:
             self._anomaly("prefill_started", "call without placement")
@@ -265,8 +291,13 @@ class ClusterState:
 
     def prefill_batch(self, now_ms: float, replica: int, expected_end_ms: float) -> None:
         """The batch that `replica` runs now is expected to end at `expected_end_ms`; told before its calls' starts."""
+        if not self._has("prefill", replica):
+            return
         self._advance(now_ms)
-        self._free_ms[replica] = expected_end_ms
+        if abs(expected_end_ms) < MAX_CLOCK_MS:
+            self._free_ms[replica] = expected_end_ms
+        else:
+            self._anomaly("prefill_batch", "end is no time")
 
     def prefill_done(self, now_ms: float, slot: int) -> None:
         """Prefill ended; KV transfer to the decode replica begins."""
@@ -306,9 +337,11 @@ class ClusterState:
             return
         restored = int(self._restored[slot])
         generated, predicted = generated_tokens - restored, predicted_output_tokens - restored
-        if generated < 0 or predicted < max(1, generated):
+        room = self._largest_tokens - int(self._input[slot])
+        if not (0 <= generated <= room and predicted >= max(1, generated)):
             self._anomaly("call_progress", "token counts out of range")
             return
+        predicted = min(predicted, room)
         now_ms = self._advance(now_ms)
         d = int(self.decode[slot])
         self._run_decode(d, now_ms)
@@ -345,12 +378,17 @@ class ClusterState:
             return
         now_ms = self._advance(now_ms)
         self._leave_decode(slot, now_ms)
-        new = max(0, generated_tokens - int(self._restored[slot]))
-        tokens = int(self._input[slot]) + new
+        new = generated_tokens - int(self._restored[slot])
+        room = self._largest_tokens - 1 - int(self._input[slot])  # the call has at least one token to go
+        if not 0 <= new <= room:
+            self._anomaly("call_requeued", "token counts out of range")
+            new = 0
+        tokens = int(self._input[slot]) + int(new)
         predicted = max(1, int(self._predicted[slot]) - new)
         self._restored[slot] += new
         self._input[slot], self._predicted[slot] = tokens, predicted
-        self._blocks[slot] = min(self._largest_blocks, -(-(tokens + predicted) // BLOCK_TOKENS))
+        predicted = min(predicted, self._largest_tokens - tokens)
+        self._blocks[slot] = -(-(tokens + predicted) // BLOCK_TOKENS)
         self._time_prefill(slot, tokens, int(self._table["cached_tokens"][slot]))
         self.stage[slot] = WAIT_PREFILL
         self.prefill[slot] = self.decode[slot] = -1
@@ -360,8 +398,12 @@ class ClusterState:
 
     def replica_down(self, now_ms: float, role: str, index: int) -> None:
         """A replica is lost: waiting calls placed on it are placed anew; calls in service there are to be requeued."""
+        if not self._has(role, index):
+            return
         self._advance(now_ms)
         table, column = (self.prefills, self.prefill) if role == "prefill" else (self.decodes, self.decode)
+        if not table["up"][index]:
+            self._anomaly("replica_down", "already down")
         table["up"][index] = 0
         high = self._calls.high
         lost = np.flatnonzero((self.stage[:high] == WAIT_PREFILL) & (column[:high] == index))
@@ -372,8 +414,13 @@ class ClusterState:
 
     def replica_up(self, now_ms: float, role: str, index: int) -> None:
         """A replica is back, empty."""
+        if not self._has(role, index):
+            return
         self._advance(now_ms)
-        (self.prefills if role == "prefill" else self.decodes)["up"][index] = 1
+        table = self.prefills if role == "prefill" else self.decodes
+        if table["up"][index]:
+            self._anomaly("replica_up", "already up")
+        table["up"][index] = 1
 
     def calls_on(self, role: str, index: int) -> list[int]:
         """Slots of calls in service on a replica: in prefill there, or with their KV there or on its way."""
@@ -391,6 +438,11 @@ class ClusterState:
         if record is None:
             if tokens:
                 self._anomaly("prefix_held", "unknown workflow")
+            return
+        if not self._has("prefill", replica):
+            return
+        if not 0 <= tokens < 2**62:
+            self._anomaly("prefix_held", "token counts out of range")
             return
         self._held[self._prefix_of(record, prefix_group), replica] = tokens
         self.revision += 1
@@ -430,7 +482,7 @@ class ClusterState:
         calls["arrival_ms"] = self._arrival[workflow]
         calls["horizon_ms"] = self._horizon[workflow]
         return Snapshot(
-            now_ms=float(max(now_ms, self.clock_ms)),
+            now_ms=float(now_ms) if self.clock_ms < now_ms < MAX_CLOCK_MS else self.clock_ms,
             revision=self.revision,
             tables=self.tables,
             calls=calls,
@@ -445,22 +497,22 @@ class ClusterState:
 
     def _advance(self, now_ms: float) -> float:
         self.revision += 1
-        if now_ms < self.clock_ms:
-            self._anomaly("clock", "went backwards")
-            return self.clock_ms
-        self.clock_ms = now_ms
-        return now_ms
+        if self.clock_ms <= now_ms < MAX_CLOCK_MS:
+            self.clock_ms = float(now_ms)
+        else:
+            self._anomaly("clock", "went backwards" if now_ms < self.clock_ms else "no time")
+        return self.clock_ms
 
     def _anomaly(self, event: str, reason: str) -> int:
         self.anomalies[f"{event}: {reason}"] += 1
         return -1
 
     def _refuse(self, record: WorkflowRecord, request_id: str, input_tokens: int) -> int:
-        capacity = self._largest_blocks * BLOCK_TOKENS
         self.refused[record.workflow_id, request_id] = (
             f"call {request_id!r} of workflow {record.workflow_id!r}: input_tokens = {input_tokens}: "
-            f"expected at most {capacity - 1} (no decode replica can hold more)"
+            f"expected at most {self._largest_tokens - 1} (no decode replica can hold more)"
         )
+        record.refused.append(request_id)
         return self._anomaly("call_ready", "KV fits no replica")
 
     def _expect(self, slot: int, stage: int, event: str) -> bool:
@@ -468,6 +520,13 @@ class ClusterState:
             return True
         known = 0 <= slot < len(self._names)
         self._anomaly(event, f"call in stage {STAGE_NAMES[self.stage[slot]]}" if known else "unknown call")
+        return False
+
+    def _has(self, role: str, index: int) -> bool:
+        size = {"prefill": len(self.prefills), "decode": len(self.decodes)}.get(role, 0)
+        if 0 <= index < size:
+            return True
+        self._anomaly("replica", f"no such {role if size else 'role'}")
         return False
 
     def _release(self, slot: int, record: WorkflowRecord) -> None:
