@@ -75,7 +75,7 @@ def to_problem(snapshot: Snapshot, greedy: Plan, params: EpochParams) -> tuple[P
 
     Calls that no replica can take now are left out; running and in-flight calls become held KV intervals.
     """
-    placeable = np.flatnonzero(greedy.decode >= 0)
+    placeable = np.flatnonzero(np.isfinite(greedy.finish_ms))
     positions = placeable[np.argsort(greedy.rank[placeable], kind="stable")][: params.max_calls]
     if not len(positions):
         return None
@@ -160,7 +160,8 @@ def _objective(
 
 
 def projected_cost(snapshot: Snapshot, plan: Plan, exponent: int) -> float:
-    """Σ_w (max over w's waiting calls of R)^exponent of a plan in the projection; calls without placement are left out.
+    """Σ_w (max over w's waiting calls of R)^exponent of a plan in the projection; calls without placement are left out,
+    so compare plans with `projects_better`.
 
     The same objective as the problem's, on the whole queue and with batch-aware durations.
     """
@@ -171,6 +172,24 @@ def projected_cost(snapshot: Snapshot, plan: Plan, exponent: int) -> float:
     worst = np.zeros(len(workflows))
     np.maximum.at(worst, workflow, ratio)
     return float(np.sum(worst**exponent))
+
+
+def projects_better(snapshot: Snapshot, plan: Plan, than: Plan, exponent: int) -> bool:
+    """Whether a plan places no fewer calls and its `projected_cost` is strictly lower."""
+    placed, placed_than = (int(np.isfinite(p.finish_ms).sum()) for p in (plan, than))
+    if placed != placed_than:
+        return placed > placed_than
+    return projected_cost(snapshot, plan, exponent) < projected_cost(snapshot, than, exponent)
+
+
+def projected(snapshot: Snapshot, plan: Plan) -> Plan:
+    """The same placements and ranks with projected times, for a plan of a policy that projects nothing."""
+    if np.isfinite(plan.finish_ms[plan.decode >= 0]).all():
+        return plan
+    order = np.argsort(plan.rank, kind="stable")
+    return plan_in_order(
+        snapshot, order, prefill=plan.prefill, decode=plan.decode, rank=plan.rank, provenance=plan.provenance
+    )
 
 
 def carry_over(snapshot: Snapshot, greedy: Plan, earlier: Plan) -> Plan | None:
@@ -185,10 +204,11 @@ def carry_over(snapshot: Snapshot, greedy: Plan, earlier: Plan) -> Plan | None:
     carried = np.flatnonzero(earlier_at >= 0)
     if not len(carried):
         return None
-    queue = list(carried[np.argsort(earlier.rank[earlier_at[carried]], kind="stable")])
+    queue: list[int] = carried[np.argsort(earlier.rank[earlier_at[carried]], kind="stable")].tolist()
     fresh = np.flatnonzero(earlier_at < 0)
-    for position in fresh[np.argsort(greedy.rank[fresh], kind="stable")]:
-        behind = (i for i, other in enumerate(queue) if greedy.rank[other] > greedy.rank[position])
+    rank: list[int] = greedy.rank.tolist()
+    for position in fresh[np.argsort(greedy.rank[fresh], kind="stable")].tolist():
+        behind = (i for i, other in enumerate(queue) if rank[other] > rank[position])
         queue.insert(next(behind, len(queue)), position)
     free = snapshot.calls["stage"][greedy.rows] == WAIT_PREFILL
     kept = (earlier_at >= 0) & free

@@ -85,7 +85,7 @@ def prefill_time(world: World, c: int, p: int) -> float:
     held = min(cached, world.held_tokens[c, p])
     if held <= 0:
         return full
-    return full - (full - float(world.prefill_ms[c, kind, 1])) * held / cached
+    return full - (full - float(world.prefill_ms[c, kind, 1])) * float(held) / float(cached)
 
 
 @kernel

@@ -25,7 +25,6 @@ def _record(fields: list[tuple[str, str]]) -> np.dtype[Any]:
     return np.dtype((np.record, np.dtype(fields, align=True)))
 
 
-
 CALL_DTYPE = _record(
     [
         ("serial", "i8"),  # unique over the life of the state; tells a reused slot from the call a plan was made for

@@ -10,14 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
-from hexsolve.epoch import EpochIndex, EpochParams, projected_cost, to_problem
+from hexsolve.epoch import EpochIndex, EpochParams, projected, projected_cost, projects_better, to_problem
 from hexsolve.errors import InputError
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policy import Plan, Policy
 from hexsolve.snapshot import Snapshot
-from hexsolve_models import Decision, Problem, cost
+from hexsolve.watchdog import Watchdog
+from hexsolve_models import Decision, Problem, cost, violations
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,8 @@ class SolverPolicy:
     params : how a snapshot becomes a problem.
     workers : CP-SAT threads, >= 1; seed : its random seed.
     fallback : the plan to beat and to fall back to.
+    solve : stands in for `hexsolve.solve.solve`; its answers are checked, whatever it is.
+    hang_ms : how long past the budget a solver may take before it is left behind, > 0; not with `deterministic`.
     outcomes : counts by DESIGN §4: better_optimal, better, greedy_optimal, greedy_kept, "not_called: why" and
         "failed: why".
     """
@@ -50,10 +54,14 @@ class SolverPolicy:
     name: str = "solver"
     replans: bool = True
     outcomes: Counter[str] = field(default_factory=Counter)
+    hang_ms: float = 1000.0
+    _watchdog: Watchdog = field(default_factory=Watchdog, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.budget_ms > 0:
             raise InputError(f"budget_ms = {self.budget_ms!r}: expected a number > 0")
+        if not self.hang_ms > 0:
+            raise InputError(f"hang_ms = {self.hang_ms!r}: expected a number > 0")
         if self.deterministic is not None and not self.deterministic > 0:
             raise InputError(f"deterministic = {self.deterministic!r}: expected a number > 0 or None")
         if self.workers < 1:
@@ -62,7 +70,7 @@ class SolverPolicy:
     def plan(self, snapshot: Snapshot) -> Plan:
         """The better of the greedy and the solver's plan; `receipt` says which and why."""
         started = time.perf_counter()
-        greedy = self.fallback.plan(snapshot)
+        greedy = projected(snapshot, self.fallback.plan(snapshot))
         try:
             plan, receipt = self._improve(snapshot, greedy, started)
         except Exception as error:
@@ -72,6 +80,11 @@ class SolverPolicy:
         self.outcomes[receipt["outcome"]] += 1
         receipt["wall_ms"] = 1e3 * (time.perf_counter() - started)
         return replace(plan, receipt=receipt)
+
+    def warm_up(self) -> None:
+        """Load the solver, so that the first budget is not spent on it."""
+        if self.solve is None:
+            _warm_up()
 
     def _improve(self, snapshot: Snapshot, greedy: Plan, started: float) -> tuple[Plan, dict[str, Any]]:
         if len(greedy) < 2:
@@ -93,18 +106,18 @@ class SolverPolicy:
         return self._judge(snapshot, greedy, index, problem, greedy_cost, result, receipt)
 
     def _solve(self, problem: Problem, hint: Decision, started: float) -> Any:
-        solve = self.solve
-        if solve is None:
-            from hexsolve.solve import solve  # ortools loads only where a solver is really used
-        left_ms = self.budget_ms - 1e3 * (time.perf_counter() - started) - _RESERVE_MS
-        return solve(
+        solve = self.solve or _load_solve()
+        left_ms = max(0.0, self.budget_ms - 1e3 * (time.perf_counter() - started) - _RESERVE_MS)
+        ask = partial(
+            solve,
             problem,
-            budget_ms=None if self.deterministic else max(0.0, left_ms),
+            budget_ms=None if self.deterministic else left_ms,
             deterministic=self.deterministic,
             seed=self.seed,
             workers=self.workers,
             hint=hint,
         )
+        return ask() if self.deterministic else self._watchdog.run(ask, (left_ms + self.hang_ms) / 1e3)
 
     def _judge(
         self,
@@ -116,17 +129,44 @@ class SolverPolicy:
         result: Any,
         receipt: dict[str, Any],
     ) -> tuple[Plan, dict[str, Any]]:
-        optimal = result.status.name == "OPTIMAL"
-        if result.status.name == "NO_SOLUTION":
-            return greedy, receipt | {"outcome": f"not_called: {result.stop_reason}"}
-        if result.status.name not in ("OPTIMAL", "FEASIBLE"):
-            return greedy, receipt | {"outcome": f"failed: {result.status.name.lower()}"}
-        receipt["objective"] = result.objective
-        if result.objective >= greedy_cost:
-            return greedy, receipt | {"outcome": "greedy_optimal" if optimal else "greedy_kept"}
+        unusable = _unusable(problem, result)
+        if unusable:
+            return greedy, receipt | {"outcome": unusable}
+        optimal, price = result.status.name == "OPTIMAL", cost(problem, result.decision)
+        receipt["objective"] = price
+        if price >= greedy_cost:
+            proved = optimal and price == greedy_cost
+            return greedy, receipt | {"outcome": "greedy_optimal" if proved else "greedy_kept"}
         plan = index.to_plan(problem, result.decision, self.name)
         before, after = (projected_cost(snapshot, p, self.params.exponent) for p in (greedy, plan))
         receipt |= {"projected_greedy": before, "projected": after}
-        if not after < before:
+        if not projects_better(snapshot, plan, greedy, self.params.exponent):
             return greedy, receipt | {"outcome": "greedy_kept"}
         return plan, receipt | {"outcome": "better_optimal" if optimal else "better"}
+
+
+def _unusable(problem: Problem, result: Any) -> str:
+    """Why a result has no decision that could be compared, as an outcome; empty if it has one."""
+    kind = getattr(getattr(result.stop_reason, "kind", None), "name", "")
+    if kind == "NOT_CALLED":
+        return "not_called: too little budget for this size"
+    if kind == "REJECTED":
+        return "failed: answer rejected by the referee"
+    if result.status.name not in ("OPTIMAL", "FEASIBLE"):
+        return f"failed: {result.status.name.lower()}"
+    if violations(problem, result.decision):
+        return "failed: decision breaks a rule"
+    return ""
+
+
+def _load_solve() -> SolveFunction:
+    from hexsolve.solve import solve  # ortools loads only where a solver is really used
+
+    return solve
+
+
+@cache
+def _warm_up() -> None:
+    from hexsolve.solve import warm_up
+
+    warm_up()

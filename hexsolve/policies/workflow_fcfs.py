@@ -43,4 +43,5 @@ def arrival_rank(snapshot: Snapshot) -> Ints:
     """[n] rank that stays comparable between epochs: workflow arrival in whole ms, then order of reveal."""
     calls = snapshot.calls
     arrival = np.floor(calls["arrival_ms"]).astype(np.int64)
-    return (arrival << SERIAL_BITS) + (calls["serial"] & ((1 << SERIAL_BITS) - 1))
+    rank: Ints = (arrival << SERIAL_BITS) + (calls["serial"] & ((1 << SERIAL_BITS) - 1))
+    return rank
