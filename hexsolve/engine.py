@@ -7,6 +7,7 @@ and only by calls that still wait. Nothing in the serving path raises; bad confi
 """
 
 import copy
+import logging
 import math
 import time
 from array import array
@@ -18,20 +19,24 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hexsolve.cluster import Cluster
-from hexsolve.epoch import carry_over, projected_cost
+from hexsolve.epoch import carry_over, projected, projects_better
 from hexsolve.errors import InputError
 from hexsolve.events import Event
 from hexsolve.inbox import Inbox
 from hexsolve.placement import Placement, placements
 from hexsolve.policies import build_policy
 from hexsolve.policies.hexagent import HexAgent
-from hexsolve.policy import Plan, Policy
+from hexsolve.policy import Plan, Policy, objection
+from hexsolve.snapshot import Snapshot
 from hexsolve.state import ClusterState
 from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL
+
+logger = logging.getLogger(__name__)
 
 LatencyModel = Callable[[float, int], float]
 """(measured wall ms, waiting calls) -> ms after which the plan lands."""
 
+_EXPONENT = 8  # of the projected cost by which a landed plan has to beat the fallback's
 _ALWAYS = frozenset({"call_ready", "call_requeued", "replica_down", "replica_up"})
 
 
@@ -66,7 +71,9 @@ class EngineStats:
 
     decision_ms: "array[float]" = field(default_factory=lambda: array("d"))
     landed: Counter[str] = field(default_factory=Counter)
-    """Asynchronous plans by fate: adopted, fallback_better, outdated."""
+    """Asynchronous plans by fate: adopted, fallback_better, outdated, failed."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """Plans that could not be had or adopted, by ``policy: why``; the fallback decided instead."""
 
     def percentile_ms(self, q: float) -> float:
         """Wall time of decisions at percentile `q` (0..100); 0 if there were none."""
@@ -76,7 +83,11 @@ class EngineStats:
 @dataclass(eq=False)
 class _Pending:
     due_ms: float
-    future: "Future[Plan]"
+    future: "Future[_Attempt]"
+
+
+_Attempt = tuple[Plan | None, str]
+"""A plan that can be adopted, or None and why not."""
 
 
 class PlacementEngine:
@@ -127,6 +138,8 @@ class PlacementEngine:
         self._pending: _Pending | None = None
         self._next_epoch_ms = -math.inf
         self._wanted = False
+        self._launched_revision = -1
+        self._closed = False
         self._plan: Plan | None = None
         if rehearse:
             for rehearsed in (self.fallback, self.policy):
@@ -152,7 +165,9 @@ class PlacementEngine:
         """One epoch; returns the slots of calls whose replicas changed. Ranks are in `state.rank`."""
         started = time.perf_counter()
         if self._synchronous:
-            self._plan = self.policy.plan(self.state.snapshot(now_ms))
+            snapshot = self.state.snapshot(now_ms)
+            plan = self._counted(self.policy, _attempt(self.policy, snapshot))
+            self._plan = self._fallback_plan(snapshot) if plan is None else plan
             changed = self._adopt(self._plan)
         else:
             changed = self._decide_asynchronously(now_ms)
@@ -165,8 +180,9 @@ class PlacementEngine:
         return placements(self.state, self._plan, now_ms) if self._plan is not None else []
 
     def close(self) -> None:
-        """Stop the background thread, if there is one; a plan in the making is dropped."""
+        """Stop the background thread, if there is one; a plan in the making is dropped, the fallback goes on."""
         self._pending = None
+        self._closed = True
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -174,20 +190,21 @@ class PlacementEngine:
 
     def _decide_asynchronously(self, now_ms: float) -> list[int]:
         snapshot = self.state.snapshot(now_ms)
-        plan = self.fallback.plan(snapshot)
+        plan = projected(snapshot, self._fallback_plan(snapshot))
         landed = self._landed(now_ms)
         if landed is not None:
             updated = carry_over(snapshot, plan, landed) if len(plan) else None
             if updated is None:
                 self.stats.landed["outdated"] += 1
-            elif projected_cost(snapshot, updated, 8) < projected_cost(snapshot, plan, 8):
+            elif projects_better(snapshot, updated, plan, _EXPONENT):
                 self.stats.landed["adopted"] += 1
                 plan = updated
             else:
                 self.stats.landed["fallback_better"] += 1
         self._plan = plan
         changed = self._adopt(plan)
-        self._wanted = len(plan) > 1
+        # If nothing has happened since the last launch the same plan would come again, endlessly if it lands at once.
+        self._wanted = len(plan) > 1 and not self._closed and self.state.revision != self._launched_revision
         if self._wanted and self._pending is None and now_ms >= self._next_epoch_ms:
             self._launch(now_ms)
         return changed
@@ -196,13 +213,13 @@ class PlacementEngine:
         snapshot = self.state.snapshot(now_ms)
         self._next_epoch_ms = now_ms + self._epoch_ms
         self._wanted = False
-        future: Future[Plan]
+        self._launched_revision = snapshot.revision
         if self._pool is not None:
-            self._pending = _Pending(math.inf, self._pool.submit(self.policy.plan, snapshot))
+            self._pending = _Pending(math.inf, self._pool.submit(_attempt, self.policy, snapshot))
             return
         started = time.perf_counter()
-        future = Future()
-        future.set_result(self.policy.plan(snapshot))
+        future: Future[_Attempt] = Future()
+        future.set_result(_attempt(self.policy, snapshot))
         measured_ms = 1e3 * (time.perf_counter() - started)
         self._pending = _Pending(now_ms + self._latency(measured_ms, len(snapshot.waiting)), future)
 
@@ -211,7 +228,21 @@ class PlacementEngine:
         if pending is None or not pending.future.done() or (self._pool is None and now_ms < pending.due_ms):
             return None
         self._pending = None
-        return pending.future.result()
+        plan = self._counted(self.policy, pending.future.result())
+        if plan is None:
+            self.stats.landed["failed"] += 1
+        return plan
+
+    def _fallback_plan(self, snapshot: Snapshot) -> Plan:
+        """The fallback's plan; HexAGenT's greedy, which always has one, should a caller's own fallback fail."""
+        plan = self._counted(self.fallback, _attempt(self.fallback, snapshot))
+        return HexAgent().plan(snapshot) if plan is None else plan
+
+    def _counted(self, policy: Policy, attempt: _Attempt) -> Plan | None:
+        plan, why = attempt
+        if plan is None:
+            self.stats.failed[f"{policy.name}: {why}"] += 1
+        return plan
 
     def _adopt(self, plan: Plan) -> list[int]:
         """Calls that still wait take the plan's replicas and rank; returns the slots whose replicas changed."""
@@ -231,10 +262,25 @@ class PlacementEngine:
         return result
 
 
+def _attempt(policy: Policy, snapshot: Snapshot) -> _Attempt:
+    try:
+        plan = policy.plan(snapshot)
+        why = objection(snapshot, plan)
+    except Exception as error:  # the serving path never fails because a policy does
+        logger.exception("policy %s failed", policy.name)
+        return None, type(error).__name__
+    return (None, why) if why else (plan, "")
+
+
 def _rehearse(cluster: Cluster, policy: Policy) -> None:
-    """Let a copy of `policy` plan three made-up calls."""
+    """Let `policy` load what it needs, and a copy of it plan three made-up calls."""
+    getattr(policy, "warm_up", _nothing)()
     state = ClusterState(cluster)
     for i in range(3):
         workflow = state.workflow_open(0.0, str(i))
         state.call_ready(0.0, workflow, "", input_tokens=64, predicted_output_tokens=8)
-    copy.deepcopy(policy).plan(state.snapshot(0.0))
+    _attempt(copy.deepcopy(policy), state.snapshot(0.0))
+
+
+def _nothing() -> None:
+    """A policy without `warm_up` has nothing to load."""
