@@ -319,3 +319,15 @@ def test_an_empty_workload_ends_at_once():
     result = simulate(servers, Workload("none", ()), FakeEngine(servers))
     assert result.num_calls == 0
     assert result.end_ms == 0.0
+
+
+def test_work_per_call_does_not_grow_with_the_workload():
+    # The same traffic for ten times as long: events and decode jumps per call stay the same.
+    def per_call(num_calls):
+        servers = plain_cluster(2, 2)
+        workload = one_call_each([25.0 * i for i in range(num_calls)], [10 + i % 7 for i in range(num_calls)], 5)
+        counters = simulate(servers, workload, FakeEngine(servers)).counters
+        return counters.events / num_calls, counters.decode_segments / num_calls
+
+    assert per_call(2000) == pytest.approx(per_call(200), rel=0.02)
+    assert per_call(2000)[0] < 8.0

@@ -6,7 +6,7 @@ from hexsolve.sim.metrics import attainment, mean_stretch, required_scale, stret
 from hexsolve.sim.options import Fault, SimOptions
 from hexsolve.sim.ports import EnginePort, StatePort
 from hexsolve.sim.records import CallRecord, Counters, Event, SimulationResult
-from hexsolve.sim.simulator import simulate
+from hexsolve.sim.run import simulate
 
 __all__ = [
     "CallRecord",

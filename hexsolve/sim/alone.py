@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hexsolve.cluster import Cluster
 from hexsolve.sim.options import SimOptions
 from hexsolve.sim.ports import EnginePort
-from hexsolve.sim.simulator import simulate
+from hexsolve.sim.run import simulate
 from hexsolve.workflow import Workflow, Workload
 
 EngineFactory = Callable[[Cluster], EnginePort]

@@ -149,8 +149,7 @@ class DecodeServer:
 
     def _fitting_head(self) -> CallRun | None:
         """The call that waits first, if its reservation fits now."""
-        head = self.queue.head()
-        if head is None:
+        if not self.queue.members or (head := self.queue.head()) is None:
             return None
         if self._num_admitted < self.max_running and self.blocks_for(head) <= self.free_blocks:
             return head
@@ -224,8 +223,9 @@ class DecodeServer:
 
     def _schedule_boundary(self, steps: int) -> None:
         self._num_ahead = steps
-        self._version += 1
-        self._kernel.at(self._t0_ms + self._steps_ms(steps), DECODE_END, self._on_boundary, self._version)
+        self._version = version = self._version + 1
+        time_ms = self._t0_ms + (steps * self._s0_ms + self._slope_ms * (steps * (steps - 1) // 2))
+        self._kernel.at(time_ms, DECODE_END, self._on_boundary, version)
 
     def _steps_ms(self, steps: int) -> float:
         """Time of the first `steps` steps of the segment."""
@@ -272,7 +272,8 @@ class DecodeServer:
             return
         self._advance(now_ms, self._num_ahead)
         self._num_ahead, self._stopping = 0, False
-        targets, step, growing = self._targets, self._step, []
+        targets, step = self._targets, self._step
+        growing: list[CallRun] = []
         while targets and targets[0][0] <= step:
             target, serial, run = heappop(targets)
             if run.target != target or serial not in self._running:

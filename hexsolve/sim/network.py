@@ -8,17 +8,25 @@ from hexsolve.sim.kernel import TRANSFER_END, Kernel
 BYTES_PER_MS_PER_GB_S = 1e6
 
 
+_NEVER = float("inf")
+
+
 class Flow:
-    """One transfer under way: `left` bytes at `since_ms`, moving at `rate` bytes/ms, due at `end_ms`."""
+    """One transfer under way: `left` bytes at `since_ms`, moving at `rate` bytes/ms until `end_ms`.
+
+    `event_ms` is when its end will be looked at, `due_ms` when it will be delivered (inf: not scheduled). A `lone`
+    flow has shared no card so far: nobody else cares when it ends, so that its delivery is its only event.
+    """
 
     __slots__ = (
-        "alive",
         "contended",
         "dst",
+        "due_ms",
         "end_ms",
         "event_ms",
         "latency_ms",
         "left",
+        "lone",
         "rate",
         "run",
         "since_ms",
@@ -29,8 +37,8 @@ class Flow:
         self.run, self.src, self.dst, self.left = run, src, dst, num_bytes
         self.latency_ms, self.since_ms = latency_ms, now_ms
         self.rate = 0.0
-        self.end_ms = self.event_ms = float("inf")
-        self.alive, self.contended = True, False
+        self.end_ms = self.event_ms = self.due_ms = _NEVER
+        self.lone = self.contended = False
 
 
 class Network:
@@ -71,14 +79,29 @@ class Network:
         """Begin to move `num_bytes` from prefill replica `src` to decode replica `dst`."""
         flow = Flow(run, src, dst, num_bytes, latency_ms, now_ms)
         run.flow = flow
-        self._at_src[src][flow] = None
-        self._at_dst[dst][flow] = None
-        self._share(now_ms, src, dst)
+        at_src, at_dst = self._at_src[src], self._at_dst[dst]
+        if at_src or at_dst:
+            self._drop_ended(now_ms, [*at_src, *at_dst])
+        flow.lone = not (at_src or at_dst)
+        at_src[flow] = at_dst[flow] = None
+        if flow.lone:
+            flow.rate = self._rate_alone(src, dst)
+            flow.end_ms = now_ms + flow.left / flow.rate
+            self._deliver_later(flow)
+        else:
+            self._share(now_ms, src, dst)
 
     def abort(self, now_ms: float, flow: Flow) -> None:
         """Lose a transfer, whether it still moves or only its latency is left."""
-        flow.alive = False
+        flow.due_ms = flow.event_ms = _NEVER
         self._leave(now_ms, flow)
+
+    def _drop_ended(self, now_ms: float, flows: list[Flow]) -> None:
+        """Take lone flows that have ended off their cards: they have no event of their own for that."""
+        for flow in flows:
+            if flow.lone and flow.end_ms <= now_ms:
+                self._at_src[flow.src].pop(flow, None)
+                self._at_dst[flow.dst].pop(flow, None)
 
     def _share(self, now_ms: float, src: int, dst: int) -> None:
         """Give every flow at either card its fair rate from now on."""
@@ -89,35 +112,35 @@ class Network:
             if flow.src != src:
                 self._set_rate(now_ms, flow)
 
+    def _rate_alone(self, src: int, dst: int) -> float:
+        return min(self._src_rate[src], self._dst_rate[dst], self._link_rate.get((src, dst), _NEVER))
+
     def _set_rate(self, now_ms: float, flow: Flow) -> None:
         src, dst = flow.src, flow.dst
-        src_rate, dst_rate = self._src_rate[src], self._dst_rate[dst]
-        rate = min(src_rate / len(self._at_src[src]), dst_rate / len(self._at_dst[dst]))
-        alone = min(src_rate, dst_rate)
+        rate = min(self._src_rate[src] / len(self._at_src[src]), self._dst_rate[dst] / len(self._at_dst[dst]))
         if self._link_rate and (src, dst) in self._link_rate:
-            link_rate = self._link_rate[src, dst]
-            rate = min(rate, link_rate / sum(other.dst == dst for other in self._at_src[src]))
-            alone = min(alone, link_rate)
-        if rate == flow.rate:
-            return
-        flow.contended |= rate < alone
-        flow.left = max(0.0, flow.left - flow.rate * (now_ms - flow.since_ms))
-        flow.since_ms, flow.rate = now_ms, rate
-        flow.end_ms = end_ms = now_ms + flow.left / rate
-        if end_ms < flow.event_ms:
-            flow.event_ms = end_ms
-            self._kernel.at(end_ms, TRANSFER_END, self._on_end, flow)
+            rate = min(rate, self._link_rate[src, dst] / sum(other.dst == dst for other in self._at_src[src]))
+        if rate != flow.rate:
+            flow.contended |= rate < self._rate_alone(src, dst)
+            flow.left = max(0.0, flow.left - flow.rate * (now_ms - flow.since_ms))
+            flow.since_ms, flow.rate = now_ms, rate
+            flow.end_ms = now_ms + flow.left / rate
+        if flow.lone:  # its end matters to others now
+            flow.lone, flow.due_ms = False, _NEVER
+        if flow.end_ms < flow.event_ms:
+            flow.event_ms = flow.end_ms
+            self._kernel.at(flow.end_ms, TRANSFER_END, self._on_end, flow)
 
     def _on_end(self, now_ms: float, flow: Flow) -> None:
-        if not flow.alive or now_ms != flow.event_ms:
+        if now_ms != flow.event_ms:
             return
+        flow.event_ms = _NEVER
         if now_ms < flow.end_ms:  # slowed down since this event was set: look again at the later end
             flow.event_ms = flow.end_ms
             self._kernel.at(flow.end_ms, TRANSFER_END, self._on_end, flow)
             return
         self._leave(now_ms, flow)
-        flow.event_ms = -1.0
-        self._kernel.at(now_ms + flow.latency_ms, TRANSFER_END, self._on_delivered, flow)
+        self._deliver_later(flow)
 
     def _leave(self, now_ms: float, flow: Flow) -> None:
         src, dst = flow.src, flow.dst
@@ -125,8 +148,16 @@ class Network:
             del self._at_dst[dst][flow]
             self._share(now_ms, src, dst)
 
+    def _deliver_later(self, flow: Flow) -> None:
+        flow.due_ms = flow.end_ms + flow.latency_ms
+        self._kernel.at(flow.due_ms, TRANSFER_END, self._on_delivered, flow)
+
     def _on_delivered(self, now_ms: float, flow: Flow) -> None:
-        if flow.alive:
-            flow.alive = False
-            flow.run.flow = None
-            self._deliver(now_ms, flow.run, flow.contended)
+        if now_ms != flow.due_ms:
+            return
+        if flow.lone:
+            self._at_src[flow.src].pop(flow, None)
+            self._at_dst[flow.dst].pop(flow, None)
+        flow.due_ms = _NEVER
+        flow.run.flow = None
+        self._deliver(now_ms, flow.run, flow.contended)

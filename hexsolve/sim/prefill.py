@@ -126,7 +126,7 @@ class PrefillServer:
         """Fill `_batch` from the queue; returns its new tokens and attention area."""
         queue, room = self.queue, self.max_batch_tokens - num_tokens
         passed_over: list[CallRun] = []
-        while room > 0 and (run := queue.head()) is not None:
+        while room > 0 and queue.members and (run := queue.head()) is not None:
             if not self._bind(run):
                 queue.remove(run)
                 passed_over.append(run)

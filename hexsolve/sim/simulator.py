@@ -8,57 +8,21 @@ an instant the engine decides, if an event of that instant calls for it; then id
 import numpy as np
 
 from hexsolve.cluster import BLOCK_TOKENS, Cluster
-from hexsolve.predict import Predictor, parse_predictor
+from hexsolve.predict import Predictor
 from hexsolve.sim.calls import DONE, CallRun, RankQueue, WorkflowRun
 from hexsolve.sim.decode import DecodeServer
 from hexsolve.sim.diagnose import check_input, describe_stuck, name_of
 from hexsolve.sim.dispatcher import Dispatcher
+from hexsolve.sim.faults import apply_fault
 from hexsolve.sim.kernel import FAULT, REVEAL, Kernel, SimulationError
 from hexsolve.sim.network import BYTES_PER_MS_PER_GB_S, Network
-from hexsolve.sim.options import Fault, SimOptions
+from hexsolve.sim.options import SimOptions
 from hexsolve.sim.ports import EnginePort
 from hexsolve.sim.prefill import PrefillServer
 from hexsolve.sim.prefix_cache import PrefixCache
 from hexsolve.sim.records import Counters, Event, SimulationResult
 from hexsolve.tables import DECODE, PREFILL, TRANSFER, WAIT_DECODE, WAIT_PREFILL
 from hexsolve.workflow import Workload
-
-
-def simulate(
-    cluster: Cluster,
-    workload: Workload,
-    engine: EnginePort,
-    *,
-    predictor: Predictor | str = "oracle",
-    prefix_reuse: bool = True,
-    options: SimOptions | None = None,
-    seed: int = 0,
-) -> SimulationResult:
-    """Run every workflow of `workload` to completion.
-
-    Parameters
-    ----------
-    engine : EnginePort
-        A fresh engine for this cluster.
-    predictor : Predictor or str
-        Output-length predictor, or its short name (see `parse_predictor`).
-    prefix_reuse : bool
-        Whether prefill replicas keep prefixes; calls that could share one compute all their tokens otherwise.
-    options : SimOptions or None
-        Everything else that can be chosen.
-    seed : int
-        Seed of the predictor, where it is given by name.
-
-    Raises
-    ------
-    InputError
-        If a call fits no decode replica or a fault names a replica that is not there.
-    SimulationError
-        If the run cannot go on; the message names the calls that are stuck and why.
-    """
-    if isinstance(predictor, str):
-        predictor = parse_predictor(predictor, workload, seed)
-    return Simulator(cluster, workload, engine, predictor, prefix_reuse, options or SimOptions()).run()
 
 
 class Simulator:
@@ -142,7 +106,7 @@ class Simulator:
     def run(self) -> SimulationResult:
         """Simulate until the last workflow is finished."""
         for fault in self.options.faults:
-            self.kernel.at(fault.time_ms, FAULT, self._on_fault, fault)
+            self.kernel.at(fault.time_ms, FAULT, apply_fault, (self, fault))
         if self.workload.workflows:
             self.kernel.at(self.workload.workflows[0].arrival_ms, REVEAL, self._on_arrival, 0)
             self.dispatcher.num_left = len(self.workload.workflows)
@@ -309,6 +273,7 @@ class Simulator:
         self.state.workflow_close(now_ms, workflow.slot)
         self._note("workflow_close", now_ms, workflow)
         del self._open[workflow.index]
+        workflow.runs.clear()  # no cycle is left for the garbage collector
         for server in self.prefill:
             if server.cache is not None:
                 server.cache.drop([(workflow.slot, group) for group in workflow.prefix_groups])
@@ -320,55 +285,6 @@ class Simulator:
         if self._log is not None:
             workflow, call = (where.workflow.index, where.index) if type(where) is CallRun else (where.index, -1)
             self._log(Event(now_ms, kind, workflow, call, replica))
-
-    # -- failures ----------------------------------------------------------------------------------------------------
-
-    def _on_fault(self, now_ms: float, fault: Fault) -> None:
-        server = (self.prefill if fault.role == "prefill" else self.decode)[fault.index]
-        if server.up == (fault.change == "up"):
-            return
-        if fault.change == "up":
-            server.up = True
-            self.state.replica_up(now_ms, fault.role, fault.index)
-            self.dispatcher.wake(server)
-        elif isinstance(server, PrefillServer):
-            self._prefill_down(now_ms, server)
-        else:
-            self._decode_down(now_ms, server)
-        self.dispatcher.decision_due |= self._needs["replica_" + fault.change]
-
-    def _prefill_down(self, now_ms: float, server: PrefillServer) -> None:
-        """Calls that wait here wait in no queue; calls in prefill or transfer from here begin anew."""
-        for run in server.queue.take_all():
-            run.prefill = -1
-            self.dispatcher.unplaced[run.serial] = run
-        lost = server.fail()
-        lost += [run for run in self._in_stage(TRANSFER) if run.prefill == server.index]
-        self.state.replica_down(now_ms, "prefill", server.index)
-        self._lose(now_ms, lost)
-
-    def _decode_down(self, now_ms: float, server: DecodeServer) -> None:
-        """Calls whose KV is here, on its way here or bound for here begin anew."""
-        lost = server.fail(now_ms) + server.queue.take_all()
-        lost += [run for run in self._in_stage(PREFILL, TRANSFER) if run.decode == server.index]
-        self.state.replica_down(now_ms, "decode", server.index)
-        self._lose(now_ms, lost)
-
-    def _in_stage(self, *stages: int) -> list[CallRun]:
-        return sorted(
-            (run for run in self.dispatcher.by_slot.values() if run.stage in stages), key=lambda run: run.serial
-        )
-
-    def _lose(self, now_ms: float, lost: list[CallRun]) -> None:
-        for run in lost:
-            self.counters.losses += 1
-            if run.flow is not None:
-                self.network.abort(now_ms, run.flow)
-                run.flow = None
-            if run.stage == PREFILL:
-                self.prefill[run.prefill].forget(run)
-            run.predicted = min(max(run.predicted, run.generated + 1), self.most_tokens - run.call.input_tokens)
-            self.requeue(now_ms, run)
 
     # -- outcome -----------------------------------------------------------------------------------------------------
 
