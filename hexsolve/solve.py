@@ -4,6 +4,7 @@ Every decision that leaves here has passed the referee. The solver is asked only
 and the budget leaves time to do so; whatever it answers, a feasible hint is never lost.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -89,14 +90,18 @@ class Gate:
     min_budget_ms: float
 
 
-# benchmarks/gate_calibration.py; see benchmarks/RESULTS.md.
+# Measured 2026-11-21 by benchmarks/gate_calibration.py on 2 shared cores, 20 synthetic epochs each: the first budget of
+# 5, 10, 20, 50, 100, 200, 500 ms at which no call of `solve` was late and at least a fifth improved on their hint.
+# The last two rows follow from build times (0.3-0.6 ms per call) and single runs.
 GATES = (
-    Gate(32, 10),
-    Gate(128, 20),
-    Gate(512, 50),
-    Gate(1024, 200),
+    Gate(32, 10),  # 4 calls on 4 + 4 replicas: 75 % improved, all proved optimal
+    Gate(64, 10),  # 8 on 4 + 4: 65 %; at 20 ms all
+    Gate(256, 20),  # 16 on 8 + 8: 30 %; at 50 ms all
+    Gate(512, 50),  # 32 on 8 + 8: 15-30 %; at 100 ms 80 %
+    Gate(1024, 100),  # 64 on 8 + 8: 20 %; at 500 ms 50 %
     Gate(2048, 500),
-    Gate(8192, 2000),
+    Gate(4096, 1000),
+    Gate(8192, 4000),
 )
 
 # CP-SAT's five answers, all of them. INFEASIBLE is never believed: `Problem.blocked_calls` decides feasibility exactly.
@@ -108,8 +113,9 @@ NATIVE_STATUS = {
     "MODEL_INVALID": None,  # raised as ModelError by the back-end
 }
 
-_RESERVE_SHARE, _RESERVE_MS = 0.25, 3.0  # CP-SAT overshoots: 1 -> 6 ms, 10 -> 13, 20 -> 25
+_RESERVE_SHARE, _RESERVE_MAX_MS, _RESERVE_MS = 0.25, 50.0, 3.0  # CP-SAT overshoots by 2-17 ms (gate_calibration)
 _MIN_LIMIT_MS = 1.0
+_SMALL_LITERALS = 128
 
 
 def solve(
@@ -120,6 +126,8 @@ def solve(
     seed: int = 0,
     workers: int = 1,
     hint: Decision | None = None,
+    candidates: int | None = None,
+    gates: Sequence[Gate] = GATES,
 ) -> Result:
     """Find the cheapest decision.
 
@@ -131,6 +139,11 @@ def solve(
         Solver limit in deterministic units, >= 0: same result on every run. None: no such limit.
     hint
         A decision to start from; dropped if the referee finds violations. The result is never dearer than it.
+    candidates
+        Replicas per call and pool the solver may choose from, >= 1; None: all. With fewer it starts sooner and proves
+        nothing about the problem.
+    gates
+        From which budget on each size is worth a solver start; only a wall-clock budget is gated.
 
     Raises
     ------
@@ -140,6 +153,8 @@ def solve(
         If the solver finds the model invalid.
     """
     limits = _checked(Limits(budget_ms, deterministic, seed, workers))
+    if candidates is not None and candidates < 1:
+        raise InputError(f"candidates = {candidates}: expected >= 1, or None for all")
     run = _Run(problem, perf_counter(), budget_ms)
     blocked = problem.blocked_calls()
     if blocked:
@@ -151,19 +166,22 @@ def solve(
     run.bound = lower_bound(problem)
     if run.price <= run.bound:
         return run.result(StopReason(StopKind.CERTIFIED))
-    closed = gate_reason(problem, budget_ms)
-    if closed:
-        return run.result(StopReason(StopKind.NOT_CALLED, closed))
-    return _ask_solver(run, limits)
+    if budget_ms is not None:
+        gate = gate_of(problem, gates)
+        if budget_ms < gate.min_budget_ms:
+            detail = f"{_num_literals(problem)} literals need {gate.min_budget_ms:g} ms, budget {budget_ms:g} ms"
+            return run.result(StopReason(StopKind.NOT_CALLED, detail))
+    return _ask_solver(run, limits, candidates)
 
 
-def gate_reason(problem: Problem, budget_ms: float | None) -> str:
-    """Why a problem of this size is not worth a solver start within the budget; empty if it is."""
-    if budget_ms is None:
-        return ""
-    literals = int(problem.prefill_allowed.sum() + problem.decode_allowed.sum())
-    needed = next((gate.min_budget_ms for gate in GATES if literals <= gate.max_literals), inf)
-    return f"{literals} literals need {needed:g} ms, budget {budget_ms:g} ms" if budget_ms < needed else ""
+def gate_of(problem: Problem, gates: Sequence[Gate] = GATES) -> Gate:
+    """The first gate wide enough for the problem, or one that never opens."""
+    literals = _num_literals(problem)
+    return next((gate for gate in gates if literals <= gate.max_literals), Gate(literals, inf))
+
+
+def _num_literals(problem: Problem) -> int:
+    return int(problem.prefill_allowed.sum() + problem.decode_allowed.sum())
 
 
 def warm_up() -> None:
@@ -196,7 +214,8 @@ class _Run:
     def solver_limit_ms(self) -> float | None:
         if self.budget_ms is None:
             return None
-        return (self.budget_ms - self.elapsed_ms()) * (1 - _RESERVE_SHARE) - _RESERVE_MS
+        left_ms = self.budget_ms - self.elapsed_ms()
+        return left_ms - min(_RESERVE_SHARE * left_ms, _RESERVE_MAX_MS) - _RESERVE_MS
 
     def result(self, reason: StopReason) -> Result:
         if self.best is None:
@@ -209,13 +228,13 @@ class _Run:
         return Result(status, inf, bound, self.elapsed_ms(), self.build_ms, self.deterministic_time, reason)
 
 
-def _ask_solver(run: _Run, limits: Limits) -> Result:
+def _ask_solver(run: _Run, limits: Limits, candidates: int | None) -> Result:
     from hexsolve.backends import cpsat as backend
     from hexsolve_models import cpsat
 
     before_ms = run.elapsed_ms()
     try:
-        formulation = cpsat.build(run.problem, run.best)
+        formulation = cpsat.build(run.problem, run.best, candidates=candidates)
     except NumberRangeError as error:
         return run.result(StopReason(StopKind.NOT_CALLED, str(error)))
     start = None if run.best is None else formulation.encode(run.best)
@@ -228,22 +247,24 @@ def _ask_solver(run: _Run, limits: Limits) -> Result:
         formulation.model,
         start,
         Limits(limit_ms, limits.deterministic, limits.seed, limits.workers),
-        symmetry_level=int(formulation.has_twins),
+        has_twins=formulation.has_twins,
+        is_small=_num_literals(run.problem) <= _SMALL_LITERALS,
     )
     run.deterministic_time = outcome.deterministic_time
     proposal = None if outcome.values is None else formulation.decode(outcome.values)
-    return _judge(run, outcome, proposal)
+    return _judge(run, outcome, proposal, formulation.is_exact)
 
 
-def _judge(run: _Run, outcome: NativeOutcome, proposal: Decision | None) -> Result:
+def _judge(run: _Run, outcome: NativeOutcome, proposal: Decision | None, is_exact: bool) -> Result:
     """Believe only what the referee and the other bound do not contradict."""
     wrong = _contradiction(run, outcome, proposal)
     if wrong:
         return run.result(StopReason(StopKind.REJECTED, wrong))
     if proposal is not None:
         run.keep(proposal)
-    if outcome.bound > -inf:
-        run.bound = max(run.bound, outcome.bound)
+    if not is_exact:  # a bound on a part of the choices bounds nothing
+        return run.result(StopReason(StopKind.LIMIT, f"{outcome.status} among the candidate replicas"))
+    run.bound = max(run.bound, outcome.bound)
     proved = NATIVE_STATUS[outcome.status] is Status.OPTIMAL
     return run.result(StopReason(StopKind.PROVED if proved else StopKind.LIMIT, outcome.status))
 

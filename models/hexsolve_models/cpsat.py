@@ -22,6 +22,7 @@ from hexsolve_models.timetable import held_segments
 
 EXACT = 2**53  # totals below this are exact as doubles, which is how CP-SAT reports them
 UNBOUNDED = 2**62
+Options = npt.NDArray[np.bool_]  # [call, replica]
 
 
 @dataclass
@@ -47,13 +48,18 @@ class Windows:
     latest_workflow: list[int]
 
 
-def build(problem: Problem, incumbent: Decision | None = None) -> Formulation[cp_model.CpModel]:
+def build(
+    problem: Problem, incumbent: Decision | None = None, *, candidates: int | None = None
+) -> Formulation[cp_model.CpModel]:
     """The table of contents.
 
     Parameters
     ----------
     incumbent
         A feasible decision; the model then contains an optimum and this decision, but not all dearer ones.
+    candidates
+        Keep only so many replicas per call and pool, those through which the call alone finishes first, besides the
+        incumbent's. Builds and searches faster; the model's optimum and bound are then its own, not the problem's.
 
     Raises
     ------
@@ -67,7 +73,7 @@ def build(problem: Problem, incumbent: Decision | None = None) -> Formulation[cp
         raise ValueError(f"calls {list(blocked[:10])} have no replica that can hold them: no model to build")
     windows = time_windows(problem, incumbent)
     model, v = cp_model.CpModel(), Variables()
-    create_variables(model, v, problem, windows)
+    create_variables(model, v, problem, windows, *_options(problem, windows, incumbent, candidates))
     one_replica_each(model, v)
     prefill_one_at_a_time(model, v, problem)
     prefill_not_before(model, v, problem)
@@ -83,6 +89,7 @@ def build(problem: Problem, incumbent: Decision | None = None) -> Formulation[cp
         lambda values: _decode(v, values),
         lambda decision: _encode(v, problem, decision, len(model.proto.variables)),
         _has_twins(problem),
+        is_exact=candidates is None,
     )
 
 
@@ -116,11 +123,12 @@ def time_windows(problem: Problem, incumbent: Decision | None) -> Windows:
     return Windows(alone, latest, earliest_workflow, latest_workflow)
 
 
-def create_variables(model: cp_model.CpModel, v: Variables, problem: Problem, windows: Windows) -> None:
+def create_variables(
+    model: cp_model.CpModel, v: Variables, problem: Problem, windows: Windows, x_options: Options, y_options: Options
+) -> None:
     """x[c,p], y[c,d] only where the call can still finish in time; s <= t < f inside the windows."""
     for c, latest in enumerate(windows.latest):
-        sources = np.flatnonzero(problem.prefill_allowed[c] & (windows.alone.via_prefill[c] <= latest)).tolist()
-        targets = np.flatnonzero(problem.decode_allowed[c] & (windows.alone.via_decode[c] <= latest)).tolist()
+        sources, targets = np.flatnonzero(x_options[c]).tolist(), np.flatnonzero(y_options[c]).tolist()
         last_start = latest - int(problem.decode_ticks[c, targets].min())
         v.x.append(_literals(model, sources))
         v.y.append(_literals(model, targets))
@@ -278,6 +286,29 @@ def live_pieces(pieces: Sequence[tuple[int, int]], low: int, high: int) -> list[
         current = max(pieces, key=lambda piece: (piece[0] * tick + piece[1], piece[0]))
         live.append(current)
     return live
+
+
+def _options(
+    problem: Problem, windows: Windows, incumbent: Decision | None, candidates: int | None
+) -> tuple[Options, Options]:
+    """[N, P] and [N, D]: replicas that stay in the model."""
+    latest = np.array(windows.latest, dtype=np.int64)[:, None]
+    x, y = problem.prefill_allowed, problem.decode_allowed
+    prefill, decode = (None, None) if incumbent is None else (incumbent.prefill, incumbent.decode)
+    return (
+        _nearest(x & (windows.alone.via_prefill <= latest), windows.alone.via_prefill, prefill, candidates),
+        _nearest(y & (windows.alone.via_decode <= latest), windows.alone.via_decode, decode, candidates),
+    )
+
+
+def _nearest(options: Options, finish: Ints, chosen: Ints | None, candidates: int | None) -> Options:
+    if candidates is None or candidates >= options.shape[1]:
+        return options
+    rank = np.argsort(np.argsort(finish, axis=1, kind="stable"), axis=1)
+    kept = rank < candidates
+    if chosen is not None:
+        kept |= chosen[:, None] == np.arange(options.shape[1])
+    return options & kept
 
 
 def _serial_horizon(problem: Problem) -> int:

@@ -25,6 +25,8 @@ class Formulation(Generic[Model]):
         was built to contain only decisions cheaper than this one.
     has_twins
         Some replicas of a pool are interchangeable, so symmetry detection pays.
+    is_exact
+        The model contains an optimum of the problem, so that its bound holds for the problem.
     """
 
     name: str
@@ -33,3 +35,4 @@ class Formulation(Generic[Model]):
     decode: Callable[[Sequence[int]], Decision]
     encode: Callable[[Decision], list[int]]
     has_twins: bool
+    is_exact: bool
