@@ -331,3 +331,31 @@ def test_work_per_call_does_not_grow_with_the_workload():
 
     assert per_call(2000) == pytest.approx(per_call(200), rel=0.02)
     assert per_call(2000)[0] < 8.0
+
+
+def test_a_prefix_hit_saves_its_part_of_the_area():
+    # c·A alone with c = 0.01: c0 takes 0.01·100² = 100 ms, c1 0.01·(200² - 100²) = 300 ms instead of 400.
+    speed = profile(PLAIN.decode, PrefillLine(0.0, 0.0, 0.01), kv_bytes_per_token=1)
+    servers = cluster(speed=speed)
+    records = list(simulate(servers, prefix_chain(2), FakeEngine(servers)).records())
+    assert [r.prefill_end_ms - r.prefill_start_ms for r in records] == pytest.approx([100.0, 300.0])
+
+
+def test_a_waiting_call_follows_a_new_plan_and_may_lose_its_place():
+    # w0 keeps p0 busy until 100. w1 waits there; at 10 the engine takes its placement away, at 20 it sends it to p1.
+    servers = plain_cluster(2, 1)
+    engine = FakeEngine(servers, lambda _serial, _workflow, _request: (0, 0, 0))
+    plans, place = {10.0: -1, 20.0: 1}, engine.decide
+
+    def decide(now_ms):
+        if now_ms not in plans:
+            return place(now_ms)
+        engine.state.prefill[1] = plans.pop(now_ms)
+        return [1]
+
+    engine.decide = decide
+    engine.next_wakeup_ms = lambda: min(plans, default=float("inf"))
+    result = simulate(servers, one_call_each([0.0, 1.0], [100, 100]), engine)
+    records = {record.workflow_id: record for record in result.records()}
+    assert (records["w1"].prefill, records["w1"].prefill_start_ms) == (1, 20.0)
+    assert result.counters.moves == 1
