@@ -12,17 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from ortools.sat.python import cp_model
 
-from hexsolve_models.bounds import Standalone, standalone, standalone_bound
 from hexsolve_models.decision import Decision
 from hexsolve_models.formulation import Formulation, NumberRangeError
 from hexsolve_models.objective import Ints
 from hexsolve_models.problem import Problem
-from hexsolve_models.referee import cost
 from hexsolve_models.timetable import held_segments
+from hexsolve_models.windows import UNBOUNDED, Options, Windows, options, time_windows
 
 EXACT = 2**53  # totals below this are exact as doubles, which is how CP-SAT reports them
-UNBOUNDED = 2**62
-Options = npt.NDArray[np.bool_]  # [call, replica]
 
 
 @dataclass
@@ -36,16 +33,6 @@ class Variables:
     f: list[cp_model.IntVar] = field(default_factory=list)
     F: list[cp_model.IntVar] = field(default_factory=list)
     z: dict[int, cp_model.IntVar] = field(default_factory=dict)  # workflows with several live pieces; -1: the largest
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Ticks between which some optimum (no dearer than the incumbent) finishes: [N] calls, [W] workflows."""
-
-    alone: Standalone
-    latest: list[int]
-    earliest_workflow: list[int]
-    latest_workflow: list[int]
 
 
 def build(
@@ -73,7 +60,7 @@ def build(
         raise ValueError(f"calls {list(blocked[:10])} have no replica that can hold them: no model to build")
     windows = time_windows(problem, incumbent)
     model, v = cp_model.CpModel(), Variables()
-    create_variables(model, v, problem, windows, *_options(problem, windows, incumbent, candidates))
+    create_variables(model, v, problem, windows, *options(problem, windows, incumbent, candidates))
     one_replica_each(model, v)
     prefill_one_at_a_time(model, v, problem)
     prefill_not_before(model, v, problem)
@@ -91,36 +78,6 @@ def build(
         _has_twins(problem),
         is_exact=candidates is None,
     )
-
-
-def time_windows(problem: Problem, incumbent: Decision | None) -> Windows:
-    """latest[c], F_max[w]: no optimum needs to finish later (README §4.1).
-
-    Serial: after T0, when everything released, busy or held has ended, some waiting call is always in prefill,
-    transfer or decode, else the rest could move left; so T0 + the longest three of every call. Cost: f_w(F_w) and
-    call_weight_c * f_c may exceed their standalone values by at most the incumbent's cost - the standalone bound.
-    """
-    alone = standalone(problem)
-    earliest_workflow = alone.workflow_finish(problem).tolist()
-    tail, weight = problem.objective.tail_ticks.tolist(), problem.objective.call_weight.tolist()
-    horizon = _serial_horizon(problem)
-    slack = UNBOUNDED
-    if incumbent is not None:
-        horizon = max(horizon, int(incumbent.decode_finish(problem).max(initial=0)))
-        slack = cost(problem, incumbent) - standalone_bound(problem, alone)
-    floor = [problem.objective.workflow_cost(w, finish) for w, finish in enumerate(earliest_workflow)]
-    if problem.objective.aggregate == "max":
-        floor = [max(floor, default=0)] * len(floor)
-    limits = [problem.objective.latest_finish(w, floor[w] + slack) for w in range(problem.num_workflows)]
-    latest = []
-    for c, w in enumerate(problem.workflow.tolist()):
-        by_weight = int(alone.finish[c]) + slack // weight[c] if weight[c] else UNBOUNDED
-        by_workflow = UNBOUNDED if limits[w] is None else limits[w] - tail[c]
-        latest.append(min(horizon, by_weight, by_workflow))
-    latest_workflow = [0] * problem.num_workflows
-    for c, w in enumerate(problem.workflow.tolist()):
-        latest_workflow[w] = max(latest_workflow[w], latest[c] + tail[c])
-    return Windows(alone, latest, earliest_workflow, latest_workflow)
 
 
 def create_variables(
@@ -248,7 +205,7 @@ def minimise_cost(model: cp_model.CpModel, v: Variables, problem: Problem, windo
         top = v.z[-1] = model.new_int_var(max(floors), max(roofs), "")
         terms.append((top, 1))
     for w, (low, high) in enumerate(zip(windows.earliest_workflow, windows.latest_workflow, strict=True)):
-        pieces = live_pieces(problem.objective.pieces(w), low, high)
+        pieces = problem.objective.live_pieces(w, low, high)
         floor, roof = problem.objective.workflow_cost(w, low), problem.objective.workflow_cost(w, high)
         largest += max(abs(floor), abs(roof))
         if top is None and len(pieces) == 1:
@@ -268,57 +225,6 @@ def minimise_cost(model: cp_model.CpModel, v: Variables, problem: Problem, windo
     terms += [(finish, weight) for finish, weight in zip(v.f, weights, strict=True) if weight]
     variables, coefficients = [var for var, _ in terms], [factor for _, factor in terms]
     model.minimize(cp_model.LinearExpr.weighted_sum(variables, coefficients) + constant)
-
-
-def live_pieces(pieces: Sequence[tuple[int, int]], low: int, high: int) -> list[tuple[int, int]]:
-    """The (slope, intercept) that are the largest at some integer of [low, high], by walking the upper envelope."""
-    steepest = max(pieces, key=lambda piece: (piece[0] * high + piece[1], piece[0]))
-    current = max(pieces, key=lambda piece: (piece[0] * low + piece[1], piece[0]))
-    live = [current]
-    while current[0] < steepest[0]:
-        # The next piece to rise strictly above the current one, the steepest of those at that integer.
-        crossings = [
-            ((current[1] - piece[1]) // (piece[0] - current[0]) + 1, piece) for piece in pieces if piece[0] > current[0]
-        ]
-        tick = min(tick for tick, _ in crossings)
-        if tick > high:
-            break
-        current = max(pieces, key=lambda piece: (piece[0] * tick + piece[1], piece[0]))
-        live.append(current)
-    return live
-
-
-def _options(
-    problem: Problem, windows: Windows, incumbent: Decision | None, candidates: int | None
-) -> tuple[Options, Options]:
-    """[N, P] and [N, D]: replicas that stay in the model."""
-    latest = np.array(windows.latest, dtype=np.int64)[:, None]
-    x, y = problem.prefill_allowed, problem.decode_allowed
-    prefill, decode = (None, None) if incumbent is None else (incumbent.prefill, incumbent.decode)
-    return (
-        _nearest(x & (windows.alone.via_prefill <= latest), windows.alone.via_prefill, prefill, candidates),
-        _nearest(y & (windows.alone.via_decode <= latest), windows.alone.via_decode, decode, candidates),
-    )
-
-
-def _nearest(options: Options, finish: Ints, chosen: Ints | None, candidates: int | None) -> Options:
-    if candidates is None or candidates >= options.shape[1]:
-        return options
-    rank = np.argsort(np.argsort(finish, axis=1, kind="stable"), axis=1)
-    kept = rank < candidates
-    if chosen is not None:
-        kept |= chosen[:, None] == np.arange(options.shape[1])
-    return options & kept
-
-
-def _serial_horizon(problem: Problem) -> int:
-    longest = np.where(problem.decode_allowed, problem.decode_ticks, 0).max(axis=1, initial=0)
-    prefill = np.where(problem.prefill_allowed, problem.prefill_ticks, 0).max(axis=1, initial=0)
-    lag = sum(int(problem.transfer(c).max()) for c in np.flatnonzero(problem.is_free).tolist())
-    quiet = max(
-        int(ticks.max(initial=0)) for ticks in (problem.release_tick, problem.prefill_free_tick, problem.held_end)
-    )
-    return quiet + lag + int((longest + prefill).sum())
 
 
 def _check_exact(largest: int) -> None:

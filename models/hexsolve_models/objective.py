@@ -81,6 +81,26 @@ class Objective:
         limits = [(max_cost - intercept) // slope for slope, intercept in self.pieces(workflow) if slope > 0]
         return min(limits, default=None)
 
+    def live_pieces(self, workflow: int, low: int, high: int) -> list[tuple[int, int]]:
+        """The (slope, intercept) that are the largest at some integer of [low, high], by walking the upper envelope."""
+        pieces = self.pieces(workflow)
+        steepest = max(pieces, key=lambda piece: (piece[0] * high + piece[1], piece[0]))
+        current = max(pieces, key=lambda piece: (piece[0] * low + piece[1], piece[0]))
+        live = [current]
+        while current[0] < steepest[0]:
+            # The next piece to rise strictly above the current one, the steepest of those at that integer.
+            crossings = [
+                ((current[1] - piece[1]) // (piece[0] - current[0]) + 1, piece)
+                for piece in pieces
+                if piece[0] > current[0]
+            ]
+            tick = min(tick for tick, _ in crossings)
+            if tick > high:
+                break
+            current = max(pieces, key=lambda piece: (piece[0] * tick + piece[1], piece[0]))
+            live.append(current)
+        return live
+
 
 def power(
     elapsed_ticks: npt.ArrayLike,
