@@ -171,9 +171,10 @@ def fit(world: World, timeline: Timeline, c: int, d: int, ready_ms: float) -> tu
 def best_pair(world: World, timeline: Timeline, alone_ms: Floats, c: int) -> Placed:
     """Earliest projected finish of row `c` over all feasible pairs, ties to the lowest indices.
 
-    For a given decode replica the pair whose KV is there first also finishes first (a decode that starts earlier ends
-    no later), so P·D additions and at most D fits decide. `alone_ms` [n, D], the decode time in a batch of one, is the
-    lower bound that prunes decode replicas.
+    For a given decode replica the pair whose KV is there first is taken: a decode that starts earlier ends no later.
+    So P·D additions and at most D fits decide. (The projection itself keeps the step time of the batch a call joins,
+    so on paper a later arrival in a smaller batch can look faster; in a real batch it is not.) `alone_ms` [n, D], the
+    decode time in a batch of one, is the lower bound that prunes decode replicas.
     """
     if world.calls[c].stage == WAIT_DECODE:
         d = world.calls[c].decode
