@@ -68,6 +68,8 @@ def _configure(parameters: cp_model_helper.SatParameters, limits: Limits) -> Non
         parameters.max_time_in_seconds = limits.wall_ms / 1000
     if limits.deterministic is not None:
         parameters.max_deterministic_time = limits.deterministic
+        # Threads that share results as they come are not repeatable (found by a test); taking turns they are.
+        parameters.interleave_search = limits.workers > 1
     parameters.random_seed = limits.seed
     parameters.num_workers = limits.workers
     # By default Ctrl-C is swallowed during a solve, and aborts the process when solving in a thread (9.15).

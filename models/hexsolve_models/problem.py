@@ -143,9 +143,6 @@ class Problem:
         num_tails = self.objective.tail_ticks.size
         if num_tails != sizes["N"]:
             raise ValueError(f"objective.tail_ticks has {num_tails} entries: expected {sizes['N']}, one per call")
-        empty = np.setdiff1d(np.arange(self.num_workflows), self.workflow)
-        if empty.size:
-            raise ValueError(f"workflow: none of the {sizes['N']} calls belongs to workflow {empty[0]}: expected >= 1")
 
     def _check_ranges(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -161,6 +158,9 @@ class Problem:
         if backwards.size:
             h = int(backwards[0])
             raise ValueError(f"held_end[{h}] = {self.held_end[h]}: expected >= held_start[{h}] = {self.held_start[h]}")
+        empty = np.setdiff1d(np.arange(self.num_workflows), self.workflow)
+        if empty.size:
+            raise ValueError(f"workflow: no call belongs to workflow {empty[0]}: expected at least one")
 
 
 _SHAPES = {

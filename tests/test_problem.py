@@ -1,0 +1,209 @@
+"""Problems, objectives, decisions and timetables: what the door refuses, and arithmetic by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from epoch_problems import make_problem, random_problem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hexsolve_models import (
+    Decision,
+    Objective,
+    cost,
+    earliest_finish,
+    max_stretch,
+    power,
+    tardiness,
+    timetable,
+    total_stretch,
+    violations,
+)
+
+
+def two_calls():
+    return make_problem([[1, 2], [3, 4]], [[5, 6], [7, 8]], kv=[2, 3], held=[(1, 0, 4, 2)])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("prefill_ticks", [[1, 2, 3], [1, 2, 3]], r"prefill_ticks has shape \(2, 3\): expected \[N, P\] = \(2, 2\)"),
+        ("prefill_ticks", [[1, 2], [3, 0]], r"prefill_ticks\[1, 1\] = 0: expected >= 1, or -1"),
+        ("prefill_ticks", [[1, 2], [3, -2]], r"prefill_ticks\[1, 1\] = -2: expected -1\.\."),
+        ("decode_ticks", [1, 2], "decode_ticks has 1 dimensions: expected 2"),
+        ("decode_ticks", [[1.5, 2], [3, 4]], "decode_ticks has dtype float64: expected integers"),
+        ("locked_decode", [-1, 2], r"locked_decode\[1\] = 2: expected -1\.\.1"),
+        ("release_tick", [0, -1], r"release_tick\[1\] = -1: expected 0\.\."),
+        ("kv_blocks", [0, 3], r"kv_blocks\[0\] = 0: expected 1\.\."),
+        ("kv_capacity", [10, -1], r"kv_capacity\[1\] = -1"),
+        ("workflow", [0, 2], r"workflow\[1\] = 2: expected 0\.\.1"),
+        ("workflow", [0, 0], "no call belongs to workflow 1"),
+        ("held_decode", [2], r"held_decode\[0\] = 2: expected 0\.\.1"),
+        ("held_end", [-1], r"held_end\[0\] = -1: expected >= held_start\[0\] = 0"),
+        ("transfer_base_ticks", [[0, 0]], "transfer_base_ticks has shape"),
+        ("release_tick", [0, 2**31], r"release_tick\[1\] = 2147483648"),
+    ],
+)
+def test_problem_refuses(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        replace(two_calls(), **{field: np.array(value)})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("slope", [[-1], [1]], r"objective.slope\[0, 0\] = -1: expected 0\.\."),
+        ("slope", [[2**51], [1]], r"objective.slope\[0, 0\]"),
+        ("intercept", [[0, 0], [0, 0]], "objective.intercept has shape"),
+        ("tail_ticks", [0, -1], r"objective.tail_ticks\[1\] = -1"),
+        ("call_weight", [0], "objective.call_weight has 1 entries: expected 2"),
+        ("aggregate", "mean", "objective.aggregate = 'mean': expected 'sum' or 'max'"),
+    ],
+)
+def test_objective_refuses(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        replace(two_calls().objective, **{field: value})
+
+
+def test_arrays_are_copies_and_frozen():
+    source = np.array([0, 0])
+    problem = replace(two_calls(), release_tick=source)
+    source[0] = 9
+    assert problem.release_tick.tolist() == [0, 0]
+    with pytest.raises(ValueError, match="read-only"):
+        problem.release_tick[0] = 1
+
+
+def test_transfer_is_base_plus_rate_rounded_up():
+    problem = make_problem([[1]], [[1]], transfer=[[5]], rate=[[3]], moved=[1025])
+    assert problem.transfer(0).tolist() == [[5 + 4]]  # 3 * 1025 / 1024 = 3.003
+
+
+def test_blocked_calls_are_named():
+    # Call 1 has no prefill replica, call 2 is larger than every replica, call 3 is locked where it does not fit.
+    problem = make_problem(
+        [[1], [-1], [1], [-1]], [[1, 1]] * 4, kv=[1, 1, 9, 5], capacity=[8, 4], locked=[-1, -1, -1, 1]
+    )
+    assert problem.blocked_calls() == (1, 2, 3)
+
+
+def test_decision_times_by_hand():
+    # Free call: prefill [4, 7), transfer 2, decode from 11 for 5. Locked call: KV there at 6, decode [6, 13).
+    problem = make_problem([[3], [-1]], [[5], [7]], transfer=[[2]], release=[0, 6], locked=[-1, 0])
+    decision = Decision(np.array([0, -1]), np.array([0, 0]), np.array([4, -1]), np.array([11, 6]))
+    assert decision.arrival(problem).tolist() == [9, 6]
+    assert decision.decode_finish(problem).tolist() == [16, 13]
+    assert decision.priority_order(problem).tolist() == [0, 1]
+
+
+def test_timetable_fills_gaps():
+    # Call 0 (8 blocks) waits for the held 5 until 20; call 1 (2 blocks), prefilled after it, decodes meanwhile.
+    problem = make_problem([[1], [1]], [[4], [3]], kv=[8, 2], capacity=[10], held=[(0, 0, 20, 5)])
+    decision = timetable(problem, [0, 1], [0, 0], [0, 0])
+    assert decision.prefill_start.tolist() == [0, 1]
+    assert decision.decode_start.tolist() == [20, 2]
+
+
+def test_timetable_refuses():
+    problem = make_problem([[1, -1]], [[1]])
+    with pytest.raises(ValueError, match="expected a permutation"):
+        timetable(problem, [1], [0], [0])
+    with pytest.raises(ValueError, match="call 0: no allowed pair"):
+        timetable(problem, [0], [1], [0])
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_timetables_are_allowed_and_repeat_themselves(seed, num_calls, compiled):
+    problem = random_problem(seed, num_calls, 2, 3)
+    order = np.random.default_rng(seed).permutation(num_calls)
+    chosen = earliest_finish(problem, order, compiled=compiled)
+    assert violations(problem, chosen) == []
+    # The plain and the compiled core, and choosing and being told, agree.
+    assert timetable(problem, order, chosen.prefill, chosen.decode, compiled=not compiled) == chosen
+
+
+def test_power_is_below_the_curve_and_close():
+    # R = (elapsed + F) / 1000 against reference 2; 24 tangents from x = 0.25 on: neighbours at ratio 16^(1/23) = 1.128.
+    objective = power([500], [1000], [0], k=8, reference=2.0, scale=10**6)
+    for finish in range(0, 7500, 50):
+        exact = 10**6 * ((500 + finish) / 2000) ** 8
+        value = objective.workflow_cost(0, finish)
+        assert 0 <= value <= exact
+        assert value >= 0.89 * exact - 100
+    assert objective.workflow_cost(0, 1500) == pytest.approx(10**6, rel=0.1)
+
+
+def test_power_stays_straight_beyond_its_range():
+    objective = power([0], [1000], [0], k=8, reference=1.0, high=4.0)
+    slope = int(objective.slope.max())
+    assert objective.workflow_cost(0, 9001) - objective.workflow_cost(0, 9000) == slope
+    assert slope == pytest.approx(8 * 4**7 * 10**6 / 1000, rel=1e-3)
+
+
+def test_stretch_objectives_by_hand():
+    # Slopes 10^9 / 1000 = 10^6 and 10^9 / 4000 = 250,000.
+    ages = [500, 0], [1000, 4000], [0, 0]
+    assert total_stretch(*ages).workflow_cost(0, 1500) == 2 * 10**9
+    assert total_stretch(*ages).workflow_cost(1, 8000) == 2 * 10**9
+    assert max_stretch(*ages).aggregate == "max"
+    late = tardiness(*ages, alpha=2.0)
+    assert [late.workflow_cost(0, tick) for tick in (0, 1500, 1600)] == [0, 0, 10**8]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: power([0], [0], [0]),
+        lambda: power([-1], [5], [0]),
+        lambda: power([0, 0], [5], [0]),
+        lambda: power([0], [5], [0], k=0.5),
+        lambda: tardiness([0], [5], [0], alpha=0),
+        lambda: total_stretch([0], [5], [0], scale=0),
+    ],
+)
+def test_constructors_refuse(call):
+    with pytest.raises(ValueError, match="expected"):
+        call()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(-40, 10)), min_size=1, max_size=6),
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.integers(-30, 90),
+)
+def test_live_pieces_and_latest_finish(pieces, low, width, limit):
+    slope, intercept = np.array(pieces).T[:, None, :]
+    objective = Objective(slope, intercept, np.zeros(1, dtype=int), np.zeros(1, dtype=int))
+    live = objective.live_pieces(0, low, low + width)
+    costs = [objective.workflow_cost(0, tick) for tick in range(low, low + width + 1)]
+    assert [max(a * tick + b for a, b in live) for tick in range(low, low + width + 1)] == costs
+    # Each live piece is needed somewhere.
+    assert all(any(a * t + b == f for t, f in zip(range(low, low + width + 1), costs, strict=True)) for a, b in live)
+    latest = objective.latest_finish(0, limit)
+    assert latest is None or objective.workflow_cost(0, latest + 1) > limit
+    if latest is None:
+        assert slope.max() == 0
+    elif objective.workflow_cost(0, -(10**6)) <= limit:
+        assert objective.workflow_cost(0, latest) <= limit
+
+
+def test_cost_counts_every_part():
+    # Workflow 0: max(7 + 1, 9 + 2) = 11, cost max(2 * 11, 3 * 11 - 5) = 28. Workflow 1: 4, cost max(4, 0) = 4.
+    # Own: 1 * 7 + 0 * 9 + 10 * 4 = 47.
+    problem = make_problem(
+        [[1], [1], [1]],
+        [[5], [5], [2]],
+        workflow=[0, 0, 1],
+        slope=[[2, 3], [1, 0]],
+        intercept=[[0, -5], [0, 0]],
+        tail=[1, 2, 0],
+        weight=[1, 0, 10],
+    )
+    decision = Decision(np.zeros(3, int), np.zeros(3, int), np.array([0, 1, 2]), np.array([2, 4, 2]))
+    assert cost(problem, decision) == 28 + 4 + 47
+    largest = replace(problem, objective=replace(problem.objective, aggregate="max"))
+    assert cost(largest, decision) == 28 + 47
