@@ -12,7 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from hexsolve.cluster import Cluster
 from hexsolve.study.run import Run
@@ -56,12 +58,13 @@ def by_policy(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def table(runs: Sequence[Run], scales: Sequence[float] = SCALES, slo: float = SLO_SCALE) -> Table:
     """The rich table of a study."""
     headings, rows, notes = _content(runs, scales, slo)
-    result = Table(title=_title(runs), caption="\n".join(notes), caption_justify="left", title_justify="left")
+    result = Table(title=_title(runs), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    result.caption, result.caption_justify, result.caption_style = "\n".join(notes), "left", "dim"
     for position, heading in enumerate(headings):
         outer = position in (0, len(headings) - 1)
-        result.add_column(heading, justify="left" if outer else "right", overflow="fold")
+        result.add_column(heading, justify="left" if outer else "right", no_wrap=position == 0)
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*(Text(cell.replace(" [", "\n[")) for cell in row))
     return result
 
 
@@ -75,8 +78,10 @@ def markdown(runs: Sequence[Run], scales: Sequence[float] = SCALES, slo: float =
 
 def _title(runs: Sequence[Run]) -> str:
     first, num_seeds = runs[0], len({run.seed for run in runs})
-    seeds = f"seed {first.seed}" if num_seeds == 1 else f"{num_seeds} seeds"
-    return f"{first.workload} on {first.cluster}: {first.num_workflows} workflows, {first.num_calls} calls, {seeds}"
+    what = f"{first.workload} on {first.cluster}: {first.num_workflows} workflows"
+    if num_seeds == 1:
+        return f"{what}, {first.num_calls} calls, seed {first.seed}"
+    return f"{what} with each of {num_seeds} seeds, {first.num_calls} calls with the first"
 
 
 def _content(runs: Sequence[Run], scales: Sequence[float], slo: float) -> tuple[list[str], list[list[str]], list[str]]:

@@ -103,7 +103,7 @@ def build_workload(
     if choice.kind == "burst":
         return with_arrivals(shape, AllAtOnce(), seed)
     if load is not None:
-        check_runs(cluster, shape, SimOptions())
+        check_fits(cluster, shape, SimOptions())
         rate_per_s = rate_for(shape, cluster, load)
     rate = rate_per_s or own_rate
     if rate is None:
@@ -111,7 +111,7 @@ def build_workload(
     return with_arrivals(shape, choice.at(rate), seed)
 
 
-def check_runs(cluster: Cluster, workload: Workload, options: SimOptions) -> None:
+def check_fits(cluster: Cluster, workload: Workload, options: SimOptions) -> None:
     """Refuse, before anything runs, a call that fits no decode replica and a fault of a replica that is not there."""
     most_blocks = max(replica.kv_capacity_blocks for replica in cluster.decode)
     check_input(cluster, workload, options, most_blocks * BLOCK_TOKENS)

@@ -1,0 +1,57 @@
+"""How good a plan is, certified: its cost by the referee and a bound no plan can beat. Knows plans; adopts none.
+
+The epoch problem is that of HexAGenT's greedy plan (its durations, its most urgent calls), so that plans of different
+policies for one snapshot are compared on one scale.
+"""
+
+from dataclasses import dataclass
+
+from hexsolve.epoch import EpochIndex, EpochParams, to_problem
+from hexsolve.policies.hexagent import HexAgent
+from hexsolve.policy import Plan
+from hexsolve.snapshot import Snapshot
+from hexsolve_models import cost, violations
+from hexsolve_models.bounds import lower_bound
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Costs of one epoch, lower is better.
+
+    Attributes
+    ----------
+    objective : referee cost of the plan; greedy : of HexAGenT's greedy plan; bound : no plan costs less.
+    calls : waiting calls that the epoch problem holds.
+    """
+
+    objective: float
+    greedy: float
+    bound: float
+    calls: int
+
+    @property
+    def gap(self) -> float:
+        """Share of the objective that is not proved to be needed, 0 if the plan is proved optimal."""
+        return max(0.0, (self.objective - self.bound) / self.objective) if self.objective > 0 else 0.0
+
+
+def certify(snapshot: Snapshot, plan: Plan, params: EpochParams | None = None) -> Certificate | None:
+    """Cost and bound of `plan`; None if nothing waits or the plan leaves a call out that the greedy plan places.
+
+    Where the plan's receipt holds the solver's own objective and bound of this problem, the better figure counts.
+    """
+    greedy = HexAgent().plan(snapshot)
+    translated = to_problem(snapshot, greedy, params or EpochParams())
+    if translated is None:
+        return None
+    problem, index = translated
+    if (plan.decode[index.positions] < 0).any():
+        return None
+    decision = EpochIndex(snapshot, plan, index.positions).greedy_decision(problem)
+    if violations(problem, decision):
+        return None
+    objective = float(cost(problem, decision))
+    if "objective" in plan.receipt and plan.receipt.get("outcome", "").startswith("better"):
+        objective = min(objective, float(plan.receipt["objective"]))
+    bound = max(float(lower_bound(problem)), float(plan.receipt.get("bound", 0)))
+    return Certificate(objective, float(cost(problem, index.greedy_decision(problem))), bound, problem.num_calls)
