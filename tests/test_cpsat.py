@@ -77,6 +77,14 @@ def test_pool_bound_by_hand():
     assert optimum(locked) == 24  # two at once: 6 + 6 + 12
 
 
+def test_standalone_counts_held_kv_by_hand():
+    # D0 is full during [4, 10): ready at 1, 3 ticks fit before, 5 do not and end at 15. D1 is free but takes 20.
+    problem = make_problem([[1], [1]], [[3, 20], [5, 20]], capacity=[10, 10], held=[(0, 4, 10, 10)])
+    alone = standalone(problem)
+    assert alone.via_decode.tolist() == [[4, 21], [15, 21]]
+    assert alone.finish.tolist() == [4, 15]
+
+
 def test_bound_of_what_cannot_be_placed():
     assert lower_bound(make_problem([[1]], [[1]], kv=[9], capacity=[8])) == NEVER
 

@@ -119,9 +119,9 @@ def power(
 
     Tangents touch at points spaced geometrically in R / reference over [low, high] (from the workflow's elapsed ratio
     if that is larger: it cannot fall). Every slope is rounded to an integer and the tangent is then moved to where the
-    curve has exactly that slope, so no piece is above the curve; beyond `high` the cost
-    goes on straight, which also bounds the coefficients. With neighbouring tangent points at ratio q the largest gap
-    is 1 - line / curve at their crossing: 1.7 % at q = 1.05, 6 % at 1.1, 20 % at 1.2 (k = 8). 24 pieces over the full
+    curve has exactly that slope, so no piece is above the curve; beyond `high` the cost goes on
+    straight, which also bounds the coefficients. With neighbouring tangent points at ratio q the largest gap is
+    1 - line / curve at their crossing: 1.7 % at q = 1.05, 6 % at 1.1, 20 % at 1.2 (k = 8). 24 pieces over the full
     range [0.1, 4] give q = 1.17 (16 %); a workflow already at half the reference has q = 1.09 (5 %).
 
     Parameters
