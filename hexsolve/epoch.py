@@ -129,7 +129,7 @@ def _decode_ms(snapshot: Snapshot, greedy: Plan, spans: Floats, rows: Ints) -> F
     decode = calls["decode"].copy()
     decode[snapshot.waiting] = greedy.decode
     placed = np.isfinite(finish) & (decode >= 0)
-    replica, length = decode[placed], (finish - start)[placed]
+    replica, length = decode[placed], finish[placed] - start[placed]
     num_decode = len(snapshot.decodes)
     last = np.zeros(num_decode)
     np.maximum.at(last, replica, finish[placed] - snapshot.now_ms)

@@ -1,0 +1,226 @@
+"""The translator between snapshots and problems, and the comparison of plans."""
+
+import numpy as np
+import pytest
+from small_states import IN_FLIGHT, adopt, busy_state, cluster, mixed_cluster, profile, push, ready
+
+from hexsolve.epoch import EpochParams, carry_over, projected, projected_cost, projects_better, to_problem
+from hexsolve.errors import InputError
+from hexsolve.listplan import plan_by_risk, plan_in_order
+from hexsolve.policies.round_robin import RoundRobin
+from hexsolve.state import ClusterState
+from hexsolve.tables import DECODE, WAIT_DECODE
+from hexsolve_models import earliest_finish, violations
+
+SEEDS = range(12)
+
+
+def epoch(seed, **params):
+    """A busy snapshot with tight KV, its greedy plan, problem and index."""
+    state = busy_state(seed, mixed_cluster(kv_tokens=(3_000, 40_000)[seed % 2]))
+    snapshot = state.snapshot(state.clock_ms + 1.0)
+    greedy = plan_by_risk(snapshot)
+    problem, index = to_problem(snapshot, greedy, EpochParams(**params))
+    return snapshot, greedy, problem, index
+
+
+def test_times_are_rounded_up_to_ticks():
+    # 101 tokens: prefill 20.1 -> 21; base 2 -> 2; 0.1 ms per token is 1638.4 -> 1639 ticks per 1024 blocks of 16;
+    # prefill free at 7.5 -> 8. Decode 50 tokens of 10.01 ms = 500.5 -> 501.
+    state = ClusterState(cluster(decode=(profile(decode=(10.01, 0.0, 0.0)),)))
+    ready(state, tokens=(101, 50))
+    state.prefill_batch(0.0, 0, 7.5)
+    snapshot = state.snapshot(0.0)
+    problem, _ = to_problem(snapshot, plan_by_risk(snapshot), EpochParams())
+    assert problem.prefill_ticks.tolist() == [[21]]
+    assert problem.transfer_base_ticks.tolist() == [[2]]
+    assert problem.transfer_rate_ticks.tolist() == [[1639]]
+    assert problem.transfer_blocks.tolist() == [7]
+    assert problem.prefill_free_tick.tolist() == [8]
+    assert problem.decode_ticks.tolist() == [[501]]
+    assert problem.kv_blocks.tolist() == [10]  # 151 tokens
+
+
+def test_whole_milliseconds_stay_whole():
+    # 100 tokens at 10 + 0.1 ms: 20 exactly, not 21 for the rounding error of a float; in ticks of 0.1 ms: 200.
+    state = ClusterState(cluster())
+    ready(state)
+    snapshot = state.snapshot(0.0)
+    for tick_ms, ticks in ((1.0, 20), (0.1, 200), (3.0, 7)):
+        problem, _ = to_problem(snapshot, plan_by_risk(snapshot), EpochParams(tick_ms=tick_ms))
+        assert problem.prefill_ticks.tolist() == [[ticks]]
+
+
+def test_decode_durations_are_those_of_the_batch_that_the_greedy_plan_runs():
+    # Step 10 + 2·B. One running call until the end of its 1000 tokens: the new one decodes in a batch of two.
+    state = ClusterState(cluster(decode=(profile(decode=(10.0, 2.0, 0.0)),)))
+    first = ready(state, tokens=(100, 1000))
+    adopt(state, plan_by_risk(state.snapshot(0.0)))
+    push(state, first, 0.0, "decode")
+    ready(state, tokens=(16, 10))
+    snapshot = state.snapshot(0.0)
+    greedy = plan_by_risk(snapshot)
+    problem, _ = to_problem(snapshot, greedy, EpochParams())
+    # Over the 12 000 ms of the running call, the new call's own 140 ms count as well: a mean of 1 + 140/12 000 others.
+    others = 1.0 + 140.0 / 12_000.0
+    assert problem.decode_ticks.tolist() == [[np.ceil(10 * (10.0 + 2.0 * (others + 1.0)))]]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_held_intervals_are_what_runs_and_stay_within_capacity(seed):
+    snapshot, _, problem, _ = epoch(seed)
+    stages = snapshot.calls["stage"]
+    assert problem.held_decode.size == np.isin(stages, (*IN_FLIGHT, DECODE)).sum()
+    assert np.all(problem.held_start >= 0)
+    for d in range(problem.num_decode):
+        here = problem.held_decode == d
+        running_now = problem.held_blocks[here & (problem.held_start == 0)].sum()  # may exceed it: told, not planned
+        for tick in problem.held_start[here]:
+            overlapping = here & (problem.held_start <= tick) & (tick < problem.held_end)
+            assert problem.held_blocks[overlapping].sum() <= max(problem.kv_capacity[d], running_now)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_greedy_decision_breaks_no_rule(seed):
+    snapshot, greedy, problem, index = epoch(seed)
+    decision = index.greedy_decision(problem)
+    assert violations(problem, decision) == []
+    assert np.array_equal(decision.decode, greedy.decode[index.positions])
+    locked = snapshot.calls["stage"][snapshot.waiting[index.positions]] == WAIT_DECODE
+    assert np.array_equal(problem.locked_decode >= 0, locked)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_decision_becomes_a_plan_of_every_waiting_call(seed):
+    _, greedy, problem, index = epoch(seed, max_calls=6)
+    assert problem.num_calls == 6
+    decision = earliest_finish(problem, np.arange(6)[::-1])
+    plan = index.to_plan(problem, decision, "test")
+    assert np.array_equal(plan.serials, greedy.serials)
+    assert sorted(plan.rank.tolist()) == list(range(len(greedy)))
+    assert np.array_equal(plan.prefill[index.positions], decision.prefill)
+    assert np.array_equal(plan.decode[index.positions], decision.decode)
+    outside = np.setdiff1d(np.arange(len(greedy)), index.positions)
+    assert set(plan.rank[index.positions]) == set(range(6))
+    assert np.all(np.diff(plan.rank[outside][np.argsort(greedy.rank[outside])]) > 0)
+    assert np.array_equal(plan.decode[outside], greedy.decode[outside])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("exponent", [1, 8])
+def test_projected_cost_is_the_sum_of_powers_of_each_workflow_s_worst_ratio(seed, exponent):
+    snapshot, greedy, _, _ = epoch(seed)
+    worst = {}
+    for row, finish_ms in zip(greedy.rows, greedy.finish_ms, strict=True):
+        call = snapshot.calls[row]
+        ratio = (finish_ms - call["arrival_ms"]) / call["horizon_ms"]
+        worst[call["workflow"]] = max(worst.get(call["workflow"], 0.0), ratio)
+    assert projected_cost(snapshot, greedy, exponent) == pytest.approx(sum(r**exponent for r in worst.values()))
+
+
+def test_a_plan_that_places_fewer_calls_is_not_better():
+    state = busy_state(1, mixed_cluster())
+    snapshot = state.snapshot(state.clock_ms)
+    greedy = plan_by_risk(snapshot)
+    finish = greedy.finish_ms.copy()
+    finish[np.argmax(finish)] = np.inf
+    fewer = type(greedy)(**{f: getattr(greedy, f) for f in greedy.__dataclass_fields__} | {"finish_ms": finish})
+    assert projected_cost(snapshot, fewer, 8) < projected_cost(snapshot, greedy, 8)
+    assert not projects_better(snapshot, fewer, greedy, 8)
+    assert projects_better(snapshot, greedy, fewer, 8)
+    assert not projects_better(snapshot, greedy, greedy, 8)
+
+
+def test_a_plan_without_projection_can_be_projected():
+    state = busy_state(2, mixed_cluster())
+    snapshot = state.snapshot(state.clock_ms)
+    plan = RoundRobin().plan(snapshot)
+    told = projected(snapshot, plan)
+    assert np.isfinite(told.finish_ms).all()
+    for column in ("prefill", "decode", "rank"):
+        assert np.array_equal(getattr(told, column), getattr(plan, column))
+    assert projected(snapshot, told) is told
+
+
+def test_nothing_to_place_is_no_problem():
+    state = ClusterState(cluster())
+    ready(state)
+    state.replica_down(0.0, "prefill", 0)
+    snapshot = state.snapshot(0.0)
+    assert to_problem(snapshot, plan_by_risk(snapshot), EpochParams()) is None
+
+
+def test_calls_that_no_replica_can_take_now_are_left_out():
+    state = ClusterState(cluster(decode=(profile(), profile()), kv_tokens=(320, 16_000)))
+    small, large = ready(state), ready(state, tokens=(1000, 50))
+    state.replica_down(0.0, "decode", 1)
+    snapshot = state.snapshot(0.0)
+    greedy = plan_by_risk(snapshot)
+    problem, index = to_problem(snapshot, greedy, EpochParams())
+    assert greedy.slots[index.positions].tolist() == [small]
+    plan = index.to_plan(problem, index.greedy_decision(problem), "test")
+    assert plan.decode[plan.slots == large].tolist() == [-1]
+
+
+# -- carry_over --------------------------------------------------------------------------------------------------------
+
+
+def test_carried_calls_keep_order_and_placement_and_new_ones_go_where_the_greedy_ranks_them():
+    state = busy_state(4, mixed_cluster(), num_calls=8)
+    before = state.snapshot(state.clock_ms)
+    n = len(before.waiting)
+    rng = np.random.default_rng(0)
+    earlier = plan_in_order(before, rng.permutation(n), provenance="earlier")
+    adopt(state, earlier)
+    gone = int(earlier.slots[(before.calls["stage"][earlier.rows] == 1)][0])
+    push(state, gone, state.clock_ms, "prefill")
+    added = [ready(state, state.clock_ms, tokens=(50 * i + 40, 20)) for i in range(3)]
+    after = state.snapshot(state.clock_ms)
+    greedy = plan_by_risk(after)
+    plan = carry_over(after, greedy, earlier)
+    assert plan.provenance == "earlier"
+    assert sorted(plan.rank.tolist()) == list(range(len(after.waiting)))
+    queue = plan.slots[np.argsort(plan.rank)].tolist()
+    carried = [slot for slot in earlier.slots[np.argsort(earlier.rank)].tolist() if slot != gone]
+    assert [slot for slot in queue if slot not in added] == carried
+    by_slot = {slot: i for i, slot in enumerate(earlier.slots.tolist())}
+    for i, slot in enumerate(plan.slots.tolist()):
+        if slot in by_slot and after.calls["stage"][plan.rows[i]] != WAIT_DECODE:
+            assert (plan.prefill[i], plan.decode[i]) == (earlier.prefill[by_slot[slot]], earlier.decode[by_slot[slot]])
+    rank = dict(zip(greedy.slots.tolist(), greedy.rank.tolist(), strict=True))
+    for slot in added:
+        later = queue[queue.index(slot) + 1 :]
+        earlier_ones = queue[: queue.index(slot)]
+        # Right before the first carried call that the greedy ranks behind it: none before it is ranked behind it.
+        assert all(rank[other] < rank[slot] for other in earlier_ones if other not in added)
+        assert not later or later[0] in added or rank[later[0]] > rank[slot]
+
+
+def test_a_carried_placement_on_a_replica_that_went_down_is_chosen_anew():
+    state = ClusterState(cluster((profile(), profile()), (profile(), profile())))
+    ready(state), ready(state)
+    everywhere = np.array([1, 1])
+    earlier = plan_in_order(state.snapshot(0.0), np.array([1, 0]), prefill=everywhere, decode=everywhere)
+    state.replica_down(0.0, "prefill", 1)
+    snapshot = state.snapshot(0.0)
+    plan = carry_over(snapshot, plan_by_risk(snapshot), earlier)
+    assert plan.rank.tolist() == [1, 0]
+    assert plan.prefill.tolist() == [0, 0]
+
+
+def test_a_plan_whose_calls_are_all_gone_is_outdated():
+    state = ClusterState(cluster())
+    slot = ready(state)
+    earlier = plan_by_risk(state.snapshot(0.0))
+    adopt(state, earlier)
+    push(state, slot, 0.0, "decode")
+    state.call_done(1.0, slot, 5)
+    assert ready(state, 2.0) == slot  # the slot is the same, the serial is not
+    snapshot = state.snapshot(2.0)
+    assert carry_over(snapshot, plan_by_risk(snapshot), earlier) is None
+
+
+@pytest.mark.parametrize("wrong", [{"tick_ms": 0.0}, {"tick_ms": float("nan")}, {"max_calls": 0}, {"exponent": 0}])
+def test_parameters_out_of_range_are_refused(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        EpochParams(**wrong)
