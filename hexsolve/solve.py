@@ -90,8 +90,8 @@ class Gate:
     min_budget_ms: float
 
 
-# Measured 2026-11-21 by benchmarks/gate_calibration.py on 2 shared cores, 20 synthetic epochs per size: the first budget
-# of 5, 10, 20, 50, 100, 200, 500 ms at which no call of `solve` was late and a fifth of them improved on their hint.
+# Measured 2026-11-21 by benchmarks/gate_calibration.py on 2 shared cores, 20 synthetic epochs per size: the first
+# budget of 5, 10, 20, 50, 100, 200, 500 ms at which no call of `solve` was late and a fifth improved on their hint.
 GATES = (
     Gate(64, 10),  # 4 calls on 4 + 4 replicas: 75 % improved, 95 % proved optimal; 8 calls: 60 %, all at 20 ms
     Gate(256, 20),  # 8 calls on 8 + 8: 80 %; 16 on 8 + 8: 30 %, 95 % at 50 ms; but 16 on 4 + 4: none, 45 % at 50 ms
