@@ -132,6 +132,10 @@ class _RecordingState:
     def rank(self) -> NDArray[Any]:
         return self._to.rank
 
+    @property
+    def rank_revision(self) -> int:
+        return self._to.rank_revision
+
     # -- events ------------------------------------------------------------------------------------------------------
 
     def workflow_open(

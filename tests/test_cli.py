@@ -2,21 +2,23 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from hexsolve.cli import main
+from hexsolve.cli.app import app
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("simulate", "--cluster", "demo", "--workload", "text2sql", "--workflows", "4")
 
 
 def hexsolve(*args: str) -> Result:
-    return CliRunner().invoke(main, list(args))
+    return CliRunner().invoke(app, list(args))
 
 
 @pytest.fixture
@@ -350,6 +352,23 @@ def test_exit_codes_of_a_process() -> None:
     assert helped.returncode == 0
     assert all(command in helped.stdout for command in ("simulate", "place", "demo", "list", "import", "validate"))
     assert in_a_process("--version").stdout.startswith("hexsolve ")
+
+
+def test_an_interrupt_amid_a_solve_is_130(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "models")])
+    flags = ("--cluster", "demo", "--workload", "text2sql", "--load", "1", "--policy", "solver", "--json", "o.json")
+    command = [sys.executable, "-c", "from hexsolve.cli import main; main()", "simulate", *flags]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("solver (100 workflows)")
+    time.sleep(2.5)  # the engine has rehearsed and solves nearly all the time
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert process.stderr.read().splitlines()[-1] == "error: interrupted"
+    process.stderr.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_misspelt_command_is_recognised() -> None:

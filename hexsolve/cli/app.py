@@ -86,8 +86,21 @@ def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
 
 @click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
-def main() -> None:
+def app() -> None:
     """Place the LLM calls of agentic workflows on a heterogeneous prefill-decode cluster.
 
     Begin with `hexsolve demo`, then `hexsolve list workloads` and `hexsolve simulate --help`.
     """
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The console script."""
+    try:
+        app.main(args)
+    except SystemExit as finished:
+        if finished.code == INTERRUPTED:
+            # An interrupted CP-SAT solve leaves a native thread behind, which aborts an orderly exit (9.15).
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
