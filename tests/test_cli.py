@@ -355,6 +355,7 @@ def test_exit_codes_of_a_process() -> None:
 
 
 def test_an_interrupt_amid_a_solve_is_130(tmp_path: Path) -> None:
+    assert hexsolve("place", "demo").exit_code == 0  # kernels are on disk now: numba drops an interrupt while compiling
     path = os.pathsep.join([str(ROOT), str(ROOT / "models")])
     flags = ("--cluster", "demo", "--workload", "text2sql", "--load", "1", "--policy", "solver", "--json", "o.json")
     command = [sys.executable, "-c", "from hexsolve.cli import main; main()", "simulate", *flags]
