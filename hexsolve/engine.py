@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hexsolve.adoption import adopt, objection
 from hexsolve.cluster import Cluster
 from hexsolve.epoch import carry_over, projected, projects_better
 from hexsolve.errors import InputError
@@ -26,10 +27,9 @@ from hexsolve.inbox import Inbox
 from hexsolve.placement import Placement, placements
 from hexsolve.policies import build_policy
 from hexsolve.policies.hexagent import HexAgent
-from hexsolve.policy import Plan, Policy, objection
+from hexsolve.policy import Plan, Policy
 from hexsolve.snapshot import Snapshot
 from hexsolve.state import ClusterState
-from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL
 
 logger = logging.getLogger(__name__)
 
@@ -165,10 +165,10 @@ class PlacementEngine:
         """One epoch; returns the slots of calls whose replicas changed. Ranks are in `state.rank`."""
         started = time.perf_counter()
         if self._synchronous:
-            snapshot = self.state.snapshot(now_ms)
+            snapshot = self.state.view(now_ms)
             plan = self._counted(self.policy, _attempt(self.policy, snapshot))
             self._plan = self._fallback_plan(snapshot) if plan is None else plan
-            changed = self._adopt(self._plan)
+            changed = adopt(self.state, self._plan)
         else:
             changed = self._decide_asynchronously(now_ms)
         self.stats.decision_ms.append(1e3 * (time.perf_counter() - started))
@@ -189,7 +189,7 @@ class PlacementEngine:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _decide_asynchronously(self, now_ms: float) -> list[int]:
-        snapshot = self.state.snapshot(now_ms)
+        snapshot = self.state.view(now_ms)
         plan = projected(snapshot, self._fallback_plan(snapshot))
         landed = self._landed(now_ms)
         if landed is not None:
@@ -202,7 +202,7 @@ class PlacementEngine:
             else:
                 self.stats.landed["fallback_better"] += 1
         self._plan = plan
-        changed = self._adopt(plan)
+        changed = adopt(self.state, plan)
         # If nothing has happened since the last launch the same plan would come again, endlessly if it lands at once.
         self._wanted = len(plan) > 1 and not self._closed and self.state.revision != self._launched_revision
         if self._wanted and self._pending is None and now_ms >= self._next_epoch_ms:
@@ -243,23 +243,6 @@ class PlacementEngine:
         if plan is None:
             self.stats.failed[f"{policy.name}: {why}"] += 1
         return plan
-
-    def _adopt(self, plan: Plan) -> list[int]:
-        """Calls that still wait take the plan's replicas and rank; returns the slots whose replicas changed."""
-        state, slots = self.state, plan.slots
-        if not len(slots):
-            return []
-        stage = state.stage[slots]
-        same = state.serial[slots] == plan.serials
-        free = same & (stage == WAIT_PREFILL)
-        waiting = free | (same & (stage == WAIT_DECODE))
-        state.rank[slots[waiting]] = plan.rank[waiting]
-        moved = free & ((state.prefill[slots] != plan.prefill) | (state.decode[slots] != plan.decode))
-        changed = slots[moved]
-        state.prefill[changed] = plan.prefill[moved]
-        state.decode[changed] = plan.decode[moved]
-        result: list[int] = changed.tolist()
-        return result
 
 
 def _attempt(policy: Policy, snapshot: Snapshot) -> _Attempt:

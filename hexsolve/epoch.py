@@ -116,7 +116,7 @@ def _prefill_ms(snapshot: Snapshot, rows: Ints) -> Floats:
     kind = snapshot.prefills["kind"]
     full, cached = snapshot.prefill_ms[rows][:, kind, 0], snapshot.prefill_ms[rows][:, kind, 1]
     reusable = snapshot.calls["cached_tokens"][rows][:, None]
-    held = np.minimum(snapshot.held_tokens[rows], reusable)
+    held = np.minimum(snapshot.held_tokens[snapshot.calls["prefix"][rows]], reusable)
     ms = full - (full - cached) * held / np.maximum(reusable, 1)
     return np.where(snapshot.prefills["up"][None, :] == 1, ms, np.inf)
 

@@ -14,7 +14,7 @@ from numba import njit as _njit
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
-_KERNEL_MODULES = ("tables.py", "projection.py", "listplan.py", "standalone.py")
+_KERNEL_MODULES = ("tables.py", "projection.py", "listplan.py", "standalone.py", "adoption.py")
 _KERNEL_STAMP = tuple(
     (path.stat().st_mtime_ns, path.stat().st_size) for path in (Path(__file__).with_name(m) for m in _KERNEL_MODULES)
 )

@@ -102,11 +102,10 @@ def _plan_in_order(
 ) -> KernelPlan:
     world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
     n = waiting.shape[0]
-    timeline = open_timeline(world, n, np.empty((calls.shape[0], 2)))
-    alone = decode_alone(world, waiting)
-    prefill = np.full(n, -1, dtype=np.int64)
-    decode = np.full(n, -1, dtype=np.int64)
-    start, finish = np.empty(n), np.empty(n)
+    timeline = open_timeline(world, order.shape[0], np.empty((calls.shape[0], 2)))
+    alone = decode_alone(world, waiting[order])
+    prefill, decode = fixed_prefill.copy(), fixed_decode.copy()
+    start, finish = np.full(n, np.inf), np.full(n, np.inf)
     for i in order:
         c = waiting[i]
         p, d = fixed_prefill[i], fixed_decode[i]
@@ -204,16 +203,18 @@ def plan_in_order(
 
     Parameters
     ----------
-    order : int64 [n] permutation of positions in `snapshot.waiting`.
+    order : int64 [<= n] positions in `snapshot.waiting`, most urgent first. What it leaves out keeps its fixed
+        placement and is not projected; then `rank` must be given.
     prefill, decode : int64 [n] fixed placement by waiting position, -1 = choose; default: choose all. A pair with a
         replica that is down or too small is chosen anew; indices beyond the pools are the caller's mistake.
     rank : int64 [n] local queue priorities by waiting position; default: the position in `order`.
     """
     waiting = snapshot.waiting
+    order = np.ascontiguousarray(order, np.int64)
     nowhere = np.full(len(waiting), -1, dtype=np.int64)
     # One array type only: another layout would be compiled anew, in the middle of serving.
     fixed = [nowhere if column is None else np.ascontiguousarray(column, np.int64) for column in (prefill, decode)]
-    kernel_plan = _plan_in_order(*_arguments(snapshot), waiting, np.ascontiguousarray(order, np.int64), *fixed)
+    kernel_plan = _plan_in_order(*_arguments(snapshot), waiting, order, *fixed)
     return _to_plan(snapshot, waiting, kernel_plan, provenance, rank)
 
 

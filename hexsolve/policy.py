@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
 from hexsolve.snapshot import Snapshot
-from hexsolve.tables import WAIT_PREFILL, Floats, Ints
+from hexsolve.tables import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,27 +34,6 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-
-def objection(snapshot: Snapshot, plan: Plan) -> str:
-    """Why a plan cannot be adopted for its snapshot; empty if it can. A call may be left without placement (-1, -1)."""
-    waiting = snapshot.calls[snapshot.waiting]
-    if not (np.array_equal(plan.slots, waiting["slot"]) and np.array_equal(plan.serials, waiting["serial"])):
-        return "not the waiting calls"
-    if any(len(column) != len(waiting) for column in (plan.prefill, plan.decode, plan.rank, plan.finish_ms)):
-        return "columns of another length"
-    free = waiting["stage"] == WAIT_PREFILL
-    prefill, decode, blocks = plan.prefill[free], plan.decode[free], waiting["kv_blocks"][free]
-    if ((prefill < -1) | (prefill >= len(snapshot.prefills)) | (decode < -1) | (decode >= len(snapshot.decodes))).any():
-        return "unknown replica"
-    if ((prefill < 0) != (decode < 0)).any():
-        return "half a placement"
-    placed = decode >= 0
-    if not (snapshot.prefills["up"][prefill[placed]].all() and snapshot.decodes["up"][decode[placed]].all()):
-        return "replica that is down"
-    if (blocks[placed] > snapshot.decodes["capacity_blocks"][decode[placed]]).any():
-        return "KV does not fit"
-    return ""
 
 
 class Policy(Protocol):

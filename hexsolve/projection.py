@@ -82,7 +82,7 @@ def prefill_time(world: World, c: int, p: int) -> float:
     kind = world.prefills[p].kind
     full = float(world.prefill_ms[c, kind, 0])
     cached = world.calls[c].cached_tokens
-    held = min(cached, world.held_tokens[c, p])
+    held = min(cached, world.held_tokens[world.calls[c].prefix, p])
     if held <= 0:
         return full
     return full - (full - float(world.prefill_ms[c, kind, 1])) * float(held) / float(cached)
@@ -323,13 +323,17 @@ def _lay_in_flight(world: World, timeline: Timeline, flying: int, held: Floats) 
 
 @kernel
 def decode_alone(world: World, rows: Ints) -> Floats:
-    """Decode time in ms of each row in a batch of one, [n, D]; inf where its KV never fits or the replica is down."""
-    alone = np.full((world.calls.shape[0], world.decodes.shape[0]), np.inf)
+    """Decode time in ms of `rows` in a batch of one, [n, D]; inf where the KV never fits or the replica is down.
+
+    Other rows are left unset.
+    """
+    alone = np.empty((world.calls.shape[0], world.decodes.shape[0]))
     for c in rows:
         call = world.calls[c]
         tokens = max(1.0, float(call.predicted_tokens))
         for d in range(world.decodes.shape[0]):
             replica = world.decodes[d]
+            alone[c, d] = np.inf
             if replica.up == 1 and call.kv_blocks <= replica.capacity_blocks:
                 context = call.input_tokens + 0.5 * tokens
                 alone[c, d] = tokens * step_ms(world.knots, world.knot_count, world.grid, replica.kind, 1.0, context)

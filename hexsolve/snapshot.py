@@ -16,7 +16,7 @@ class Snapshot:
     ----------
     calls : records [n] of `CALL_DTYPE`, every live call.
     prefill_ms : float64 [n, prefill kinds, 2]; [..., 0] nothing cached, [..., 1] the reusable prefix is held.
-    held_tokens : int64 [n, P], tokens of the call's prefix group that each prefill replica holds.
+    held_tokens : int64 [prefix groups, P], tokens of each group (`calls.prefix`) that each prefill replica holds.
     prefills : records [P] of `PREFILL_DTYPE`; decodes : records [D] of `DECODE_DTYPE`.
     revision : the state's revision; a plan made for it is adopted only by calls that still wait.
     names : (workflow_id, request_id) by row, or empty when not asked for.

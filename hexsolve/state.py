@@ -8,7 +8,7 @@ taken to be of the declared kind; `Inbox` checks that for events from outside.
 
 import heapq
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from hexsolve.tables import (
     PREFILL_DTYPE,
     STAGE_NAMES,
     TRANSFER,
+    UNRANKED,
     WAIT_DECODE,
     WAIT_PREFILL,
     ClusterTables,
@@ -84,7 +85,9 @@ class ClusterState:
     revision : grows with every event that has an effect.
     anomalies : Counter of events without effect, by ``event: reason``.
     refused : (workflow_id, request_id) -> why no replica can ever take that call, while the workflow is open.
-    serial, stage, prefill, decode, rank : int64 columns by call slot. Rebound when the table grows: read them anew.
+    rank_revision : grows when a call that has a rank changes it; until then local queues keep their order.
+    table : records of `CALL_DTYPE` by call slot; serial, stage, prefill, decode, rank : its int64 columns. Rebound when
+        the table grows: read them anew.
     """
 
     _raw: Ints
@@ -101,6 +104,7 @@ class ClusterState:
         self.tables = ClusterTables.of(cluster)
         self.clock_ms = float(clock_ms)
         self.revision = 0
+        self.rank_revision = 0
         self.anomalies: Counter[str] = Counter()
         self.refused: dict[tuple[str, str], str] = {}
         self.workflows: dict[int, WorkflowRecord] = {}
@@ -134,7 +138,7 @@ class ClusterState:
             raw[: len(self._names)] = self._raw
             times[: len(self._names)] = self._prefill_ms
         self._names.extend([(-1, "")] * (capacity - len(self._names)))
-        self._raw, self._table, self._prefill_ms = raw, table, times
+        self._raw, self.table, self._prefill_ms = raw, table, times
         self.serial, self.stage = table["serial"], table["stage"]
         self.prefill, self.decode, self.rank = table["prefill"], table["decode"], table["rank"]
         self._input, self._predicted = table["input_tokens"], table["predicted_tokens"]
@@ -244,7 +248,7 @@ class ClusterState:
         step = len(record.alone)
         record.slots[request_id] = slot
         record.alone[request_id] = finish
-        self._table[slot] = (
+        self.table[slot] = (
             self._next_serial,
             slot,
             WAIT_PREFILL,
@@ -257,7 +261,7 @@ class ClusterState:
             blocks,
             -1,
             -1,
-            0,
+            UNRANKED,
             self._kinds.setdefault((record.workflow_class, kind), len(self._kinds)),
             step,
             now_ms,
@@ -268,7 +272,7 @@ class ClusterState:
             0.0,
             start,
             finish,
-            0.0,
+            record.arrival_ms,
             0.0,
         )
         self._next_serial += 1
@@ -362,7 +366,7 @@ class ClusterState:
         workflow, request_id = self._names[slot]
         record = self.workflows[workflow]
         estimated = record.alone[request_id]
-        observed = float(self._table["alone_start_ms"][slot]) + float(self._service[slot])
+        observed = float(self.table["alone_start_ms"][slot]) + float(self._service[slot])
         record.alone[request_id] = observed
         record.done_ms[request_id] = now_ms
         if observed > self._horizon[workflow]:
@@ -389,10 +393,10 @@ class ClusterState:
         self._input[slot], self._predicted[slot] = tokens, predicted
         predicted = min(predicted, self._largest_tokens - tokens)
         self._blocks[slot] = -(-(tokens + predicted) // BLOCK_TOKENS)
-        self._time_prefill(slot, tokens, int(self._table["cached_tokens"][slot]))
+        self._time_prefill(slot, tokens, int(self.table["cached_tokens"][slot]))
         self.stage[slot] = WAIT_PREFILL
         self.prefill[slot] = self.decode[slot] = -1
-        self._table["ready_ms"][slot] = self._stage_ms[slot] = now_ms
+        self.table["ready_ms"][slot] = self._stage_ms[slot] = now_ms
 
     # -- replicas ----------------------------------------------------------------------------------------------------
 
@@ -476,21 +480,32 @@ class ClusterState:
 
     def snapshot(self, now_ms: float, *, names: bool = False) -> Snapshot:
         """Frozen copy of what is known at `now_ms`; with `names` also every call's ids."""
-        live = np.flatnonzero(self.stage[: self._calls.high])
-        calls = self._raw[live].view(CALL_DTYPE)[:, 0]
-        workflow = calls["workflow"]
-        calls["arrival_ms"] = self._arrival[workflow]
-        calls["horizon_ms"] = self._horizon[workflow]
-        return Snapshot(
-            now_ms=float(now_ms) if self.clock_ms < now_ms < MAX_CLOCK_MS else self.clock_ms,
-            revision=self.revision,
-            tables=self.tables,
-            calls=calls,
+        view = self.view(now_ms)
+        live = np.flatnonzero(view.calls["stage"])
+        return replace(
+            view,
+            calls=self._raw[live].view(CALL_DTYPE)[:, 0],
             prefill_ms=self._prefill_ms[live],
-            held_tokens=self._held[calls["prefix"]],
+            held_tokens=self._held[: self._prefix_slots.high].copy(),
             prefills=self._prefill_raw.copy().view(PREFILL_DTYPE)[:, 0],
             decodes=self._decode_raw.copy().view(DECODE_DTYPE)[:, 0],
             names=tuple(self.name(int(slot)) for slot in live) if names else (),
+        )
+
+    def view(self, now_ms: float) -> Snapshot:
+        """The same as `snapshot` without copying: valid until the next event, with rows of stage EMPTY in between."""
+        high = self._calls.high
+        table = self.table[:high]
+        table["horizon_ms"] = self._horizon[self._workflow[:high]]
+        return Snapshot(
+            float(now_ms) if self.clock_ms < now_ms < MAX_CLOCK_MS else self.clock_ms,
+            self.revision,
+            self.tables,
+            table,
+            self._prefill_ms[:high],
+            self._held,
+            self.prefills,
+            self.decodes,
         )
 
     # -- inside ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 EMPTY, WAIT_PREFILL, PREFILL, TRANSFER, WAIT_DECODE, DECODE = range(6)
+UNRANKED = -(2**62)  # rank of a call that no plan has reached
 STAGE_NAMES = ("empty", "wait_prefill", "prefill", "transfer", "wait_decode", "decode")
 
 
@@ -39,7 +40,7 @@ CALL_DTYPE = _record(
         ("kv_blocks", "i8"),  # decode reservation in blocks of BLOCK_TOKENS
         ("prefill", "i8"),  # adopted placement, -1 none
         ("decode", "i8"),
-        ("rank", "i8"),  # adopted local queue priority, smaller first
+        ("rank", "i8"),  # adopted local queue priority, smaller first; UNRANKED before
         ("kind", "i8"),  # interned (workflow class, step kind)
         ("step", "i8"),  # calls of this workflow revealed before it
         ("ready_ms", "f8"),  # became waiting
@@ -50,7 +51,7 @@ CALL_DTYPE = _record(
         ("service_ms", "f8"),  # observed service so far (prefill + transfer), without waiting
         ("alone_start_ms", "f8"),  # standalone schedule of the workflow, relative to its arrival
         ("alone_finish_ms", "f8"),
-        ("arrival_ms", "f8"),  # of the workflow (filled in snapshots)
+        ("arrival_ms", "f8"),  # of the workflow
         ("horizon_ms", "f8"),  # H_w(t) of the workflow (filled in snapshots)
     ]
 )

@@ -127,7 +127,6 @@ def with_slots_shuffled(state: ClusterState, seed: int, now_ms: float):
         snapshot,
         calls=np.ascontiguousarray(snapshot.calls[order]),
         prefill_ms=np.ascontiguousarray(snapshot.prefill_ms[order]),
-        held_tokens=np.ascontiguousarray(snapshot.held_tokens[order]),
     )
     return snapshot, shuffled
 

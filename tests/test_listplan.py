@@ -70,7 +70,7 @@ class Twin:
         rate = self.cluster.prefill[p].profile
         n, cached = int(call["input_tokens"]), int(call["cached_tokens"])
         full, short = rate.prefill_ms(n, n * n), rate.prefill_ms(n - cached, n * n - cached * cached)
-        share = min(cached, int(self.s.held_tokens[row, p])) / cached if cached else 0.0
+        share = min(cached, int(self.s.held_tokens[call["prefix"], p])) / cached if cached else 0.0
         return self.free[p] + full - (full - short) * share
 
     def best(self, row):

@@ -196,7 +196,7 @@ def test_timeline_invariants(seed, kv_tokens, running):
 
 def state_without_waiting(snapshot):
     keep = np.flatnonzero(np.isin(snapshot.calls["stage"], (*IN_FLIGHT, DECODE)))
-    fields = ("calls", "prefill_ms", "held_tokens")
+    fields = ("calls", "prefill_ms")
     return type(snapshot)(
         **{f: getattr(snapshot, f) for f in snapshot.__dataclass_fields__ if f not in fields},
         **{f: getattr(snapshot, f)[keep] for f in fields},

@@ -22,6 +22,7 @@ class FakeState:
         self.prefill: Any = []
         self.decode: Any = []
         self.rank: Any = []
+        self.rank_revision = 0  # a fake rank never changes
         self.up = {("prefill", p): True for p in range(cluster.num_prefill)}
         self.up |= {("decode", d): True for d in range(cluster.num_decode)}
         self.count: Counter[str] = Counter()

@@ -12,7 +12,7 @@ import numpy as np
 from hexsolve.listplan import plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
-from hexsolve.tables import Ints
+from hexsolve.tables import Floats, Ints
 
 SERIAL_BITS = 20
 
@@ -27,21 +27,17 @@ class WorkflowFcfs:
     def plan(self, snapshot: Snapshot) -> Plan:
         rows = snapshot.waiting
         calls = snapshot.calls
-        rank = arrival_rank(snapshot)[rows]
+        prefill = calls["prefill"][rows]
+        rank = _arrival_rank(calls["arrival_ms"][rows], calls["serial"][rows])
         order = np.argsort(rank, kind="stable")
-        return plan_in_order(
-            snapshot,
-            order,
-            prefill=calls["prefill"][rows],
-            decode=calls["decode"][rows],
-            rank=rank,
-            provenance=self.name,
-        )
+        # Calls that keep their placement matter only to new calls behind them: the last new one ends the projection.
+        new = np.flatnonzero(prefill[order] < 0)
+        ahead = order[: new[-1] + 1] if len(new) else order[:0]
+        decode = calls["decode"][rows]
+        return plan_in_order(snapshot, ahead, prefill=prefill, decode=decode, rank=rank, provenance=self.name)
 
 
-def arrival_rank(snapshot: Snapshot) -> Ints:
+def _arrival_rank(arrival_ms: Floats, serial: Ints) -> Ints:
     """[n] rank that stays comparable between epochs: workflow arrival in whole ms, then order of reveal."""
-    calls = snapshot.calls
-    arrival = np.floor(calls["arrival_ms"]).astype(np.int64)
-    rank: Ints = (arrival << SERIAL_BITS) + (calls["serial"] & ((1 << SERIAL_BITS) - 1))
-    return rank
+    arrival = np.floor(arrival_ms).astype(np.int64)
+    return (arrival << SERIAL_BITS) + (serial & ((1 << SERIAL_BITS) - 1))

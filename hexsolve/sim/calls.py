@@ -106,13 +106,13 @@ class WorkflowRun:
 
 
 class Ranks:
-    """The engine's ranks, and how often it has decided: queues re-read them only after a decision."""
+    """The engine's ranks; queues re-read them only when `revision` says that waiting calls changed theirs."""
 
-    __slots__ = ("num_decisions", "state")
+    __slots__ = ("revision", "state")
 
     def __init__(self, state: "StatePort") -> None:
         self.state = state
-        self.num_decisions = 0
+        self.revision = 0
 
     def of(self, run: CallRun) -> int:
         """Rank of one call; smaller first."""
@@ -128,7 +128,7 @@ class Ranks:
 
 
 class RankQueue:
-    """Calls that wait at one replica, smallest (rank, serial) first, by the ranks of the latest decision.
+    """Calls that wait at one replica, smallest (rank, serial) first, by the ranks of the latest revision.
 
     Attributes
     ----------
@@ -146,7 +146,7 @@ class RankQueue:
     def push(self, run: CallRun) -> None:
         """Let a call wait here."""
         self.members[run.serial] = run
-        if self._read_at == self._ranks.num_decisions:
+        if self._read_at == self._ranks.revision:
             heappush(self._heap, (self._ranks.of(run), run.serial, run))
 
     def head(self) -> CallRun | None:
@@ -154,7 +154,7 @@ class RankQueue:
         members = self.members
         if len(members) < 2:
             return next(iter(members.values()), None)
-        if self._read_at != self._ranks.num_decisions:
+        if self._read_at != self._ranks.revision:
             self._read_ranks()
         heap = self._heap
         while heap[0][1] not in members:
@@ -176,4 +176,4 @@ class RankQueue:
         ranks = self._ranks.of_all(runs)
         self._heap = [(rank, run.serial, run) for rank, run in zip(ranks, runs, strict=True)]
         heapify(self._heap)
-        self._read_at = self._ranks.num_decisions
+        self._read_at = self._ranks.revision

@@ -70,7 +70,8 @@ class Dispatcher:
     def _decide(self, now_ms: float) -> None:
         moved = self._engine.decide(now_ms)
         self._counters.decisions += 1
-        self.ranks.num_decisions += 1
+        reordered = self.ranks.revision != self.ranks.state.rank_revision
+        self.ranks.revision = self.ranks.state.rank_revision
         for slot in moved:
             run = self.by_slot.get(slot)
             if run is not None and run.stage == WAIT_PREFILL and run.prefill >= 0:
@@ -78,9 +79,10 @@ class Dispatcher:
         if self.unplaced:
             for run in list(self.unplaced.values()):
                 self._enter_queue(run)
-        for server in self.decode:
-            if server.queue.members:  # ranks may have changed who is first
-                self.wake(server)
+        if reordered:  # another call may be first in a decode queue now
+            for server in self.decode:
+                if server.queue.members:
+                    self.wake(server)
         self.plan_wake_up()
 
     def _move(self, run: CallRun) -> None:
