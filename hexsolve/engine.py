@@ -71,7 +71,7 @@ class EngineStats:
 
     decision_ms: "array[float]" = field(default_factory=lambda: array("d"))
     landed: Counter[str] = field(default_factory=Counter)
-    """Asynchronous plans by fate: adopted, fallback_better, outdated, failed."""
+    """Asynchronous plans by fate: adopted, fallback_better, outdated, failed, nothing_new (the fallback's own)."""
     failed: Counter[str] = field(default_factory=Counter)
     """Plans that could not be had or adopted, by ``policy: why``; the fallback decided instead."""
 
@@ -193,14 +193,8 @@ class PlacementEngine:
         plan = projected(snapshot, self._fallback_plan(snapshot))
         landed = self._landed(now_ms)
         if landed is not None:
-            updated = carry_over(snapshot, plan, landed) if len(plan) else None
-            if updated is None:
-                self.stats.landed["outdated"] += 1
-            elif projects_better(snapshot, updated, plan, _EXPONENT):
-                self.stats.landed["adopted"] += 1
-                plan = updated
-            else:
-                self.stats.landed["fallback_better"] += 1
+            fate, plan = _better(snapshot, plan, landed)
+            self.stats.landed[fate] += 1
         self._plan = plan
         changed = adopt(self.state, plan)
         # If nothing has happened since the last launch the same plan would come again, endlessly if it lands at once.
@@ -243,6 +237,18 @@ class PlacementEngine:
         if plan is None:
             self.stats.failed[f"{policy.name}: {why}"] += 1
         return plan
+
+
+def _better(snapshot: Snapshot, plan: Plan, landed: Plan) -> tuple[str, Plan]:
+    """The fate of a landed plan, and the plan to adopt: the landed one, brought up to date, only if strictly better."""
+    if landed.provenance == plan.provenance:
+        return "nothing_new", plan
+    updated = carry_over(snapshot, plan, landed) if len(plan) else None
+    if updated is None:
+        return "outdated", plan
+    if projects_better(snapshot, updated, plan, _EXPONENT):
+        return "adopted", updated
+    return "fallback_better", plan
 
 
 def _attempt(policy: Policy, snapshot: Snapshot) -> _Attempt:

@@ -28,18 +28,19 @@ class EpochParams:
     Attributes
     ----------
     tick_ms : length of a tick, >= 0.001.
-    max_calls : calls in the problem, >= 1; the most urgent of the greedy plan, the rest keep their greedy placement.
+    max_calls : calls in the problem, >= 1, the most urgent of the greedy plan; the rest keep their greedy placement.
+        None: all of them here, as many as its budget is good for in the solver policy.
     exponent : k of the objective Σ_w R_w^k, >= 1 (models/README.md §3).
     """
 
     tick_ms: float = 1.0
-    max_calls: int = 32
+    max_calls: int | None = None
     exponent: int = 8
 
     def __post_init__(self) -> None:
         for name, low in (("tick_ms", 1e-3), ("max_calls", 1), ("exponent", 1)):
             value = getattr(self, name)
-            if not value >= low:
+            if value is not None and not value >= low:
                 raise InputError(f"{name} = {value!r}: expected a number >= {low}")
 
 

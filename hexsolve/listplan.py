@@ -187,7 +187,7 @@ def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
     recompute_limit : above this many waiting calls the risks are sorted once instead of recomputed after each pick.
     """
     waiting = snapshot.waiting
-    return _to_plan(snapshot, waiting, _plan_by_risk(*_arguments(snapshot), waiting, int(recompute_limit)), "by_risk")
+    return _to_plan(snapshot, waiting, _plan_by_risk(*_arguments(snapshot), waiting, int(recompute_limit)), "hexagent")
 
 
 def plan_in_order(

@@ -48,6 +48,9 @@ class StopReason:
     kind: StopKind
     detail: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.kind.value}: {self.detail}" if self.detail else self.kind.value
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -125,7 +128,7 @@ def solve(
     workers: int = 1,
     hint: Decision | None = None,
     candidates: int | None = None,
-    gates: Sequence[Gate] = GATES,
+    gates: Sequence[Gate] | None = GATES,
 ) -> Result:
     """Find the cheapest decision.
 
@@ -141,7 +144,7 @@ def solve(
         Replicas per call and pool the solver may choose from, >= 1; None: all. With fewer it starts sooner and proves
         nothing about the problem.
     gates
-        From which budget on each size is worth a solver start; only a wall-clock budget is gated.
+        From which budget on each size is worth a solver start; only a wall-clock budget is gated. None: always start.
 
     Raises
     ------
@@ -164,7 +167,7 @@ def solve(
     run.bound = lower_bound(problem)
     if run.price <= run.bound:
         return run.result(StopReason(StopKind.CERTIFIED))
-    if budget_ms is not None:
+    if budget_ms is not None and gates is not None:
         gate = gate_of(problem, gates)
         if budget_ms < gate.min_budget_ms:
             detail = f"{_num_literals(problem)} literals need {gate.min_budget_ms:g} ms, budget {budget_ms:g} ms"

@@ -18,13 +18,13 @@ from hexsolve.errors import InputError
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policy import Plan, Policy
 from hexsolve.snapshot import Snapshot
-from hexsolve.watchdog import Watchdog
+from hexsolve.watchdog import StillBusy, Watchdog
 from hexsolve_models import Decision, Problem, cost, violations
 
 logger = logging.getLogger(__name__)
 
 SolveFunction = Callable[..., Any]
-_RESERVE_MS = 1.0  # kept back for decoding and comparing the result
+_RESERVE_MS = 1.5  # kept back for decoding and comparing the result
 
 
 @dataclass
@@ -39,7 +39,8 @@ class SolverPolicy:
     workers : CP-SAT threads, >= 1; seed : its random seed.
     fallback : the plan to beat and to fall back to.
     solve : stands in for `hexsolve.solve.solve`; its answers are checked, whatever it is.
-    hang_ms : how long past the budget a solver may take before it is left behind, > 0; not with `deterministic`.
+    grace_ms : how long past its share of the budget a solver is waited for before it is left behind, > 0; not with
+        `deterministic`.
     outcomes : counts by DESIGN §4: better_optimal, better, greedy_optimal, greedy_kept, "not_called: why" and
         "failed: why".
     """
@@ -54,14 +55,14 @@ class SolverPolicy:
     name: str = "solver"
     replans: bool = True
     outcomes: Counter[str] = field(default_factory=Counter)
-    hang_ms: float = 1000.0
+    grace_ms: float = 0.5
     _watchdog: Watchdog = field(default_factory=Watchdog, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.budget_ms > 0:
             raise InputError(f"budget_ms = {self.budget_ms!r}: expected a number > 0")
-        if not self.hang_ms > 0:
-            raise InputError(f"hang_ms = {self.hang_ms!r}: expected a number > 0")
+        if not self.grace_ms > 0:
+            raise InputError(f"grace_ms = {self.grace_ms!r}: expected a number > 0")
         if self.deterministic is not None and not self.deterministic > 0:
             raise InputError(f"deterministic = {self.deterministic!r}: expected a number > 0 or None")
         if self.workers < 1:
@@ -73,6 +74,8 @@ class SolverPolicy:
         greedy = projected(snapshot, self.fallback.plan(snapshot))
         try:
             plan, receipt = self._improve(snapshot, greedy, started)
+        except (TimeoutError, StillBusy):
+            plan, receipt = greedy, {"outcome": "failed: late"}
         except Exception as error:
             # The serving path never fails because a solver does: the greedy plan stands, the reason is counted.
             logger.exception("epoch solver failed")
@@ -89,7 +92,10 @@ class SolverPolicy:
     def _improve(self, snapshot: Snapshot, greedy: Plan, started: float) -> tuple[Plan, dict[str, Any]]:
         if len(greedy) < 2:
             return greedy, {"outcome": "not_called: fewer than two calls wait"}
-        translated = to_problem(snapshot, greedy, self.params)
+        window = self._window(snapshot)
+        if window < 2:
+            return greedy, {"outcome": "not_called: too little budget"}
+        translated = to_problem(snapshot, greedy, replace(self.params, max_calls=window))
         if translated is None:
             return greedy, {"outcome": "not_called: no replica can take a call"}
         problem, index = translated
@@ -105,6 +111,13 @@ class SolverPolicy:
         }
         return self._judge(snapshot, greedy, index, problem, greedy_cost, result, receipt)
 
+    def _window(self, snapshot: Snapshot) -> int:
+        """Calls to give to the solver: the caller's choice, or what improves on its start within the budget."""
+        if self.params.max_calls is not None:
+            return self.params.max_calls
+        replicas = len(snapshot.prefills) + len(snapshot.decodes)
+        return _literals_worth(self.budget_ms) // replicas
+
     def _solve(self, problem: Problem, hint: Decision, started: float) -> Any:
         solve = self.solve or _load_solve()
         left_ms = max(0.0, self.budget_ms - 1e3 * (time.perf_counter() - started) - _RESERVE_MS)
@@ -116,8 +129,9 @@ class SolverPolicy:
             seed=self.seed,
             workers=self.workers,
             hint=hint,
+            gates=None,  # the window has been cut to the budget already
         )
-        return ask() if self.deterministic else self._watchdog.run(ask, (left_ms + self.hang_ms) / 1e3)
+        return ask() if self.deterministic else self._watchdog.run(ask, (left_ms + self.grace_ms) / 1e3)
 
     def _judge(
         self,
@@ -149,7 +163,7 @@ def _unusable(problem: Problem, result: Any) -> str:
     """Why a result has no decision that could be compared, as an outcome; empty if it has one."""
     kind = getattr(getattr(result.stop_reason, "kind", None), "name", "")
     if kind == "NOT_CALLED":
-        return "not_called: too little budget for this size"
+        return "not_called: too little budget"
     if kind == "REJECTED":
         return "failed: answer rejected by the referee"
     if result.status.name not in ("OPTIMAL", "FEASIBLE"):
@@ -163,6 +177,13 @@ def _load_solve() -> SolveFunction:
     from hexsolve.solve import solve  # ortools loads only where a solver is really used
 
     return solve
+
+
+def _literals_worth(budget_ms: float) -> int:
+    """The most replica choices for which a solver start paid within `budget_ms`, by calibration (`solve.GATES`)."""
+    from hexsolve.solve import GATES
+
+    return max((gate.max_literals for gate in GATES if gate.min_budget_ms <= budget_ms), default=0)
 
 
 @cache
