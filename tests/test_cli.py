@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, how it fails."""
 
+import contextlib
 import json
 import os
 import signal
@@ -106,7 +107,7 @@ def test_seeds_are_paired_and_summed_up(here: Path) -> None:
     assert (difference["policy"], difference["minus"]) == ("round-robin", "hexagent")
     assert difference["req95"]["mean"] == pytest.approx(sum(expected) / 3)
     assert min(expected) <= difference["req95"]["low"] <= difference["req95"]["high"] <= max(expected)
-    assert "95 % bootstrap interval" in result.stdout
+    assert "round-robin minus hexagent, paired by seed, 95 % bootstrap" in " ".join(result.stdout.split())
 
 
 def test_a_fault_costs_time_and_is_seen(here: Path) -> None:
@@ -365,8 +366,12 @@ def test_an_interrupt_amid_a_solve_is_130(tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.readline().startswith("solver (100 workflows)")
     time.sleep(2.5)  # the engine has rehearsed and solves nearly all the time
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    for _ in range(30):  # one interrupt is enough, unless numba drops it because it has to compile after all
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+            break
+    assert process.returncode == 130
     assert process.stderr.read().splitlines()[-1] == "error: interrupted"
     process.stderr.close()
     assert list(tmp_path.iterdir()) == []

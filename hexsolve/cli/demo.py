@@ -4,9 +4,9 @@ import click
 
 from hexsolve.cli.output import check_targets, say, write_file
 
-CLUSTER, WORKLOAD, LOAD, NUM_WORKFLOWS, SEED = "demo", "text2sql", 1.0, 40, 1
+CLUSTER, WORKLOAD, LOAD, NUM_WORKFLOWS, SEEDS = "demo", "text2sql", 1.0, 30, (1, 2, 3)
 POLICIES = ("round-robin", "workflow-fcfs", "hexagent", "solver")
-BUDGET_MS, EPOCH_MS = 50.0, 0.0
+BUDGET_MS, EPOCH_MS = 20.0, 0.0
 TABLE, PLOT, TIMELINE = "demo-table.md", "demo-attainment.png", "demo-timeline.json"
 
 
@@ -26,9 +26,9 @@ def demo_command(quiet: bool) -> None:
     for target in (TABLE, PLOT, TIMELINE):
         check_targets({"demo:": target})
     cluster = load_cluster(CLUSTER)
-    workload = build_workload(WORKLOAD, NUM_WORKFLOWS, SEED, cluster=cluster, load=LOAD)
+    workloads = {seed: build_workload(WORKLOAD, NUM_WORKFLOWS, seed, cluster=cluster, load=LOAD) for seed in SEEDS}
     engine = EngineOptions(BUDGET_MS, EPOCH_MS, deterministic=True)
-    comparison = Comparison(cluster, {SEED: workload}, POLICIES, engine)
+    comparison = Comparison(cluster, workloads, POLICIES, engine)
     results = Results(comparison, (1.5, 2.0, 3.0, 5.0), 2.0, quiet=quiet, record=True)
     results.print_table()
     files = {TABLE: results.markdown().encode(), PLOT: results.plot(), TIMELINE: results.timeline()}

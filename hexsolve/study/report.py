@@ -1,7 +1,8 @@
 """Rows as a table and as JSON. Knows runs, intervals and words; runs nothing, writes no file.
 
-With several seeds the table shows the mean over seeds with a 95 % bootstrap interval (percentile method, seeds drawn
-anew). Policies of one seed saw the same workflows and arrivals, so `differences` compares them pair by pair.
+With several seeds the table shows means over seeds, and below it every policy against the reference: policies of one
+seed saw the same workflows and arrivals, so they are compared pair by pair, with a 95 % bootstrap interval of the mean
+difference (percentile method, seeds drawn anew).
 """
 
 import platform
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -64,7 +66,7 @@ def table(runs: Sequence[Run], scales: Sequence[float] = SCALES, slo: float = SL
         outer = position in (0, len(headings) - 1)
         result.add_column(heading, justify="left" if outer else "right", no_wrap=position == 0)
     for row in rows:
-        result.add_row(*(Text(cell.replace(" [", "\n[")) for cell in row))
+        result.add_row(*(Text(cell) for cell in row))
     return result
 
 
@@ -97,7 +99,7 @@ def _content(runs: Sequence[Run], scales: Sequence[float], slo: float) -> tuple[
     rows = [
         [
             policy,
-            *(_cell([measure(run) for run in group], form) for _, measure, form in columns),
+            *(f"{fmean(measure(run) for run in group):{form}}" for _, measure, form in columns),
             _latency(group),
             _outcomes(group),
         ]
@@ -105,13 +107,6 @@ def _content(runs: Sequence[Run], scales: Sequence[float], slo: float) -> tuple[
     ]
     headings = ["policy", *(name for name, _, _ in columns), "decision p50/p99 ms", "outcomes"]
     return headings, rows, _notes(groups, slo)
-
-
-def _cell(values: Sequence[float], form: str) -> str:
-    if len(values) == 1:
-        return f"{values[0]:{form}}"
-    found = interval(values)
-    return f"{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
 def _latency(group: Sequence[Run]) -> str:
@@ -150,7 +145,8 @@ def _notes(groups: Mapping[str, Sequence[Run]], slo: float) -> list[str]:
         f"≤α: share of workflows with stretch at most α; on time: the same at the SLO, α = {slo:g}",
     ]
     if len({run.seed for run in runs}) > 1:
-        notes.append("mean over seeds [95 % bootstrap interval]; latency over all decisions, outcomes added up")
+        notes.append("means over seeds; latency over all decisions, outcomes added up")
+        notes += [_paired(difference) for difference in differences(runs)]
     anomalies = totals(run.anomalies for run in runs)
     if anomalies:
         notes.append(f"events the engine could not use: {_listed(anomalies)}")
@@ -159,6 +155,15 @@ def _notes(groups: Mapping[str, Sequence[Run]], slo: float) -> list[str]:
     if failed:
         notes.append(f"epochs without a solver plan: {_listed(failed)}")
     return notes
+
+
+def _paired(difference: Mapping[str, Any]) -> str:
+    """One policy against the reference, in words."""
+    parts = [
+        f"{label} {found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+        for label, found in (("Req95", difference["req95"]), ("Req99", difference["req99"]))
+    ]
+    return f"{difference['policy']} minus {difference['minus']}, paired by seed, 95 % bootstrap: {', '.join(parts)}"
 
 
 def _listed(counts: Mapping[str, int]) -> str:
