@@ -24,9 +24,18 @@ COMPILED = os.environ.get("HEXSOLVE_NO_JIT", "") != "1"
 
 def kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
     """Compile `function` on first call, keep the machine code on disk, and release the GIL while it runs."""
+    return _compile(function, {})
+
+
+def leaf(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
+    """`kernel` for a function that makes no array: without reference counts a call costs half as much."""
+    return _compile(function, {"_nrt": False})
+
+
+def _compile(function: Callable[_Params, _Result], options: dict[str, bool]) -> Callable[_Params, _Result]:
     if not COMPILED:
         return function
-    compiled = _njit(cache=True, nogil=True, error_model="numpy")(function)
+    compiled = _njit(cache=True, nogil=True, error_model="numpy", **options)(function)
     _stamp_with_all_kernels(compiled)
     typed: Callable[_Params, _Result] = compiled
     return typed

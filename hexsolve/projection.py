@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hexsolve.jit import kernel
-from hexsolve.tables import DECODE, PREFILL, TRANSFER, WAIT_DECODE, Floats, Ints, Records
+from hexsolve.jit import kernel, leaf
+from hexsolve.tables import DECODE, PREFILL, TRANSFER, WAIT_DECODE, Floats, Ints, Records, record_type
 
 
 class World(NamedTuple):
@@ -32,13 +32,14 @@ class World(NamedTuple):
     grid: Floats
 
 
-class Timeline(NamedTuple):
-    """Projected occupation, changed in place as calls are placed. Interval x of replica d is [time_ms[d, x], next)."""
+SPAN_DTYPE = record_type([("start_ms", "f8"), ("blocks", "i8"), ("running", "i8"), ("context", "f8")])
+"""What is on a decode replica over a span of time: KV blocks, calls and their context tokens."""
 
-    time_ms: Floats  # [D, capacity]
-    blocks: Ints  # [D, capacity]
-    running: Ints  # [D, capacity]
-    context: Floats  # [D, capacity]
+
+class Timeline(NamedTuple):
+    """Projected occupation, changed in place as calls are placed."""
+
+    spans: Records  # of SPAN_DTYPE [D, capacity]; each lasts until the next one of its replica begins
     length: Ints  # [D]
     peak_blocks: Ints  # [D], an upper bound: the quick answer to "does it fit anyway?"
     peak_running: Ints  # [D]
@@ -57,7 +58,7 @@ class Placed(NamedTuple):
     finish_ms: float
 
 
-@kernel
+@leaf
 def step_ms(knots: Floats, knot_count: Ints, grid: Floats, kind: int, batch: float, context: float) -> float:
     """Decode step of `batch` calls with mean context `context` tokens: bilinear on the grid, linear beyond it.
 
@@ -76,7 +77,7 @@ def step_ms(knots: Floats, knot_count: Ints, grid: Floats, kind: int, batch: flo
     return max(float(low + v * (high - low)), float(grid[kind, 0, 0]))
 
 
-@kernel
+@leaf
 def prefill_time(world: World, c: int, p: int) -> float:
     """Prefill of call row `c` on replica `p` in ms, given the part of its prefix that `p` holds."""
     kind = world.prefills[p].kind
@@ -88,53 +89,49 @@ def prefill_time(world: World, c: int, p: int) -> float:
     return full - (full - float(world.prefill_ms[c, kind, 1])) * float(held) / float(cached)
 
 
-@kernel
+@leaf
 def find(timeline: Timeline, d: int, time_ms: float) -> int:
-    """Index of the interval of replica `d` that contains `time_ms` (the first one when it is earlier)."""
+    """Index of the span of replica `d` that contains `time_ms` (the first one when it is earlier)."""
     low, high = 0, timeline.length[d] - 1
     while low < high:
         middle = (low + high + 1) // 2
-        if timeline.time_ms[d, middle] <= time_ms:
+        if timeline.spans[d, middle].start_ms <= time_ms:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-@kernel
+@leaf
 def split(timeline: Timeline, d: int, time_ms: float) -> int:
-    """Make `time_ms` a break point of replica `d`; returns the index of the interval that starts there."""
+    """Make `time_ms` a break point of replica `d`; returns the index of the span that starts there."""
     i = find(timeline, d, time_ms)
-    if timeline.time_ms[d, i] >= time_ms:
+    spans = timeline.spans
+    if spans[d, i].start_ms >= time_ms:
         return i
-    n = timeline.length[d]
-    for x in range(n, i + 1, -1):
-        timeline.time_ms[d, x] = timeline.time_ms[d, x - 1]
-        timeline.blocks[d, x] = timeline.blocks[d, x - 1]
-        timeline.running[d, x] = timeline.running[d, x - 1]
-        timeline.context[d, x] = timeline.context[d, x - 1]
-    timeline.time_ms[d, i + 1] = time_ms
-    timeline.blocks[d, i + 1] = timeline.blocks[d, i]
-    timeline.running[d, i + 1] = timeline.running[d, i]
-    timeline.context[d, i + 1] = timeline.context[d, i]
-    timeline.length[d] = n + 1
+    for x in range(timeline.length[d], i, -1):
+        spans[d, x] = spans[d, x - 1]
+    spans[d, i + 1].start_ms = time_ms
+    timeline.length[d] += 1
     return i + 1
 
 
-@kernel
+@leaf
 def occupy(timeline: Timeline, d: int, start_ms: float, end_ms: float, blocks: int, context: float) -> None:
     """Add one call to replica `d` over [start_ms, end_ms)."""
     first = split(timeline, d, start_ms)
     last = split(timeline, d, end_ms)
+    peak_blocks, peak_running = timeline.peak_blocks[d], timeline.peak_running[d]
     for x in range(first, last):
-        timeline.blocks[d, x] += blocks
-        timeline.running[d, x] += 1
-        timeline.context[d, x] += context
-        timeline.peak_blocks[d] = max(timeline.peak_blocks[d], timeline.blocks[d, x])
-        timeline.peak_running[d] = max(timeline.peak_running[d], timeline.running[d, x])
+        span = timeline.spans[d, x]
+        span.blocks += blocks
+        span.running += 1
+        span.context += context
+        peak_blocks, peak_running = max(peak_blocks, span.blocks), max(peak_running, span.running)
+    timeline.peak_blocks[d], timeline.peak_running[d] = peak_blocks, peak_running
 
 
-@kernel
+@leaf
 def fit(world: World, timeline: Timeline, c: int, d: int, ready_ms: float) -> tuple[float, float]:
     """Earliest (start, finish) in ms of the decode of row `c` on replica `d`, its KV being there from `ready_ms`."""
     call = world.calls[c]
@@ -142,32 +139,32 @@ def fit(world: World, timeline: Timeline, c: int, d: int, ready_ms: float) -> tu
     tokens = max(1.0, float(call.predicted_tokens))
     own = call.input_tokens + 0.5 * tokens
     i = find(timeline, d, ready_ms)
-    start = max(ready_ms, timeline.time_ms[d, 0])
+    start = max(ready_ms, timeline.spans[d, 0].start_ms)
     fits_anyway = (
         timeline.peak_blocks[d] + call.kv_blocks <= replica.capacity_blocks
         and timeline.peak_running[d] < replica.max_running
     )
     while True:
-        batch = timeline.running[d, i] + 1.0
-        context = (timeline.context[d, i] + own) / batch
+        batch = timeline.spans[d, i].running + 1.0
+        context = (timeline.spans[d, i].context + own) / batch
         finish = start + tokens * step_ms(world.knots, world.knot_count, world.grid, replica.kind, batch, context)
         if fits_anyway:
             return start, finish
         j, n = i, timeline.length[d]
-        while j < n and (j == i or timeline.time_ms[d, j] < finish):
-            full = timeline.blocks[d, j] + call.kv_blocks > replica.capacity_blocks
-            if full or timeline.running[d, j] >= replica.max_running:
+        while j < n and (j == i or timeline.spans[d, j].start_ms < finish):
+            full = timeline.spans[d, j].blocks + call.kv_blocks > replica.capacity_blocks
+            if full or timeline.spans[d, j].running >= replica.max_running:
                 break
             j += 1
-        if j == n or (j > i and timeline.time_ms[d, j] >= finish):
+        if j == n or (j > i and timeline.spans[d, j].start_ms >= finish):
             return start, finish
         if j == n - 1:  # an over-full replica whose timeline never drains: cannot be placed
             return np.inf, np.inf
         i = j + 1
-        start = timeline.time_ms[d, i]
+        start = timeline.spans[d, i].start_ms
 
 
-@kernel
+@leaf
 def best_pair(world: World, timeline: Timeline, alone_ms: Floats, c: int) -> Placed:
     """Earliest projected finish of row `c` over all feasible pairs, ties to the lowest indices.
 
@@ -203,7 +200,7 @@ def best_pair(world: World, timeline: Timeline, alone_ms: Floats, c: int) -> Pla
     return best
 
 
-@kernel
+@leaf
 def given_pair(world: World, timeline: Timeline, c: int, p: int, d: int) -> Placed:
     """Projection of row `c` in the placement (p, d)."""
     end = timeline.free_ms[p] + prefill_time(world, c, p)
@@ -212,7 +209,7 @@ def given_pair(world: World, timeline: Timeline, c: int, p: int, d: int) -> Plac
     return Placed(p, d, end, start, finish)
 
 
-@kernel
+@leaf
 def apply(world: World, timeline: Timeline, c: int, placed: Placed) -> None:
     """Commit row `c` to the projected state."""
     if not placed.finish_ms < np.inf:
@@ -231,92 +228,87 @@ def open_timeline(world: World, extra: int, held: Floats) -> Timeline:
     `extra` is the number of calls that will be placed later (room for their break points). `held` [n, 2] receives the
     projected decode start and finish of every running and in-flight row.
     """
-    calls, decodes, now = world.calls, world.decodes, world.now_ms
-    num_decode, n = decodes.shape[0], calls.shape[0]
-    count = np.zeros(num_decode, dtype=np.int64)
+    calls, num_decode = world.calls, world.decodes.shape[0]
+    length = np.ones(num_decode, dtype=np.int64)
     flying = 0
-    for c in range(n):
+    for c in range(calls.shape[0]):
         if calls[c].stage == DECODE:
-            count[calls[c].decode] += 1
+            length[calls[c].decode] += 1
         elif calls[c].stage == PREFILL or calls[c].stage == TRANSFER:
             flying += 1
-    capacity = count.max() + 2 * (flying + extra) + 2
     timeline = Timeline(
-        np.zeros((num_decode, capacity)),
-        np.zeros((num_decode, capacity), dtype=np.int64),
-        np.zeros((num_decode, capacity), dtype=np.int64),
-        np.zeros((num_decode, capacity)),
-        np.ones(num_decode, dtype=np.int64),
-        np.zeros(num_decode, dtype=np.int64),
-        np.zeros(num_decode, dtype=np.int64),
+        np.empty((num_decode, length.max() + 2 * (flying + extra) + 1), SPAN_DTYPE),
+        length,
+        np.empty(num_decode, dtype=np.int64),
+        np.empty(num_decode, dtype=np.int64),
         np.empty(world.prefills.shape[0]),
         np.empty(num_decode),
         np.zeros(num_decode, dtype=np.int64),
     )
     for p in range(world.prefills.shape[0]):
         up = world.prefills[p].up == 1
-        timeline.free_ms[p] = max(now, world.prefills[p].free_ms) if up else np.inf
-    _lay_running(world, timeline, count, held)
+        timeline.free_ms[p] = max(world.now_ms, world.prefills[p].free_ms) if up else np.inf
+    _lay_running(world, timeline, held)
     _lay_in_flight(world, timeline, flying, held)
     return timeline
 
 
-@kernel
-def _lay_running(world: World, timeline: Timeline, count: Ints, held: Floats) -> None:
-    calls, decodes, now = world.calls, world.decodes, world.now_ms
-    num_decode = decodes.shape[0]
-    offset = np.zeros(num_decode + 1, dtype=np.int64)
-    for d in range(num_decode):
-        offset[d + 1] = offset[d] + count[d]
-        timeline.time_ms[d, 0] = now
-    rows = np.empty(offset[num_decode], dtype=np.int64)
-    ends = np.empty(offset[num_decode])
-    filled = offset.copy()
+@leaf
+def _lay_running(world: World, timeline: Timeline, held: Floats) -> None:
+    """Running calls leave one by one; those that are left keep the mean context of now."""
+    calls, decodes, spans, now = world.calls, world.decodes, timeline.spans, world.now_ms
+    for d in range(decodes.shape[0]):
+        timeline.length[d] = 1
+        first = spans[d, 0]
+        first.start_ms, first.blocks, first.running, first.context = now, 0, 0, 0.0
     for c in range(calls.shape[0]):
-        if calls[c].stage == DECODE:
-            d = calls[c].decode
+        call = calls[c]
+        if call.stage == DECODE:
+            d = call.decode
             step = max(decodes[d].step_ms, 1e-6)
-            done = decodes[d].steps + (now - decodes[d].last_ms) / step - calls[c].step_mark
-            rows[filled[d]] = c
-            ends[filled[d]] = now + max(1.0, calls[c].predicted_tokens - done) * step
-            held[c, 0], held[c, 1] = now, ends[filled[d]]
-            timeline.blocks[d, 0] += calls[c].kv_blocks
-            timeline.running[d, 0] += 1
-            timeline.context[d, 0] += calls[c].input_tokens + done
-            filled[d] += 1
-    for d in range(num_decode):
-        timeline.peak_blocks[d] = timeline.blocks[d, 0]
-        timeline.peak_running[d] = timeline.running[d, 0]
-        mean = timeline.context[d, 0] / max(1, timeline.running[d, 0])
-        order = np.argsort(ends[offset[d] : offset[d + 1]], kind="mergesort")
-        for x in range(count[d]):
-            c = rows[offset[d] + order[x]]
-            timeline.time_ms[d, x + 1] = ends[offset[d] + order[x]]
-            timeline.blocks[d, x + 1] = timeline.blocks[d, x] - calls[c].kv_blocks
-            timeline.running[d, x + 1] = timeline.running[d, x] - 1
-            timeline.context[d, x + 1] = timeline.running[d, x + 1] * mean
-        timeline.length[d] = count[d] + 1
+            done = decodes[d].steps + (now - decodes[d].last_ms) / step - call.step_mark
+            end = now + max(1.0, call.predicted_tokens - done) * step
+            held[c, 0], held[c, 1] = now, end
+            spans[d, 0].blocks += call.kv_blocks
+            spans[d, 0].running += 1
+            spans[d, 0].context += call.input_tokens + done
+            x = timeline.length[d]
+            timeline.length[d] += 1
+            while x > 1 and spans[d, x - 1].start_ms > end:
+                spans[d, x] = spans[d, x - 1]
+                x -= 1
+            spans[d, x].start_ms, spans[d, x].blocks = end, call.kv_blocks  # for now the blocks that leave
+    for d in range(decodes.shape[0]):
+        timeline.peak_blocks[d] = spans[d, 0].blocks
+        timeline.peak_running[d] = spans[d, 0].running
+        mean = spans[d, 0].context / max(1, spans[d, 0].running)
+        for x in range(1, timeline.length[d]):
+            spans[d, x].blocks = spans[d, x - 1].blocks - spans[d, x].blocks
+            spans[d, x].running = spans[d, x - 1].running - 1
+            spans[d, x].context = spans[d, x].running * mean
 
 
 @kernel
 def _lay_in_flight(world: World, timeline: Timeline, flying: int, held: Floats) -> None:
     calls = world.calls
-    rows = np.empty(flying, dtype=np.int64)
-    ready = np.empty(flying)
-    x = 0
+    rows, ready = np.empty(flying, dtype=np.int64), np.empty(flying)
+    n = 0
     for c in range(calls.shape[0]):
         stage = calls[c].stage
         if stage in (PREFILL, TRANSFER):
-            rows[x] = c
-            ready[x] = max(world.now_ms, calls[c].expected_ms)
+            there = max(world.now_ms, calls[c].expected_ms)
             if stage == PREFILL:
                 p, d = calls[c].prefill, calls[c].decode
-                ready[x] += world.pair[0, p, d] + world.pair[1, p, d] * calls[c].input_tokens
-            x += 1
-    order = np.argsort(ready, kind="mergesort")  # ties by row, compiled or not
+                there += world.pair[0, p, d] + world.pair[1, p, d] * calls[c].input_tokens
+            x = n
+            while x > 0 and ready[x - 1] > there:  # ties by row
+                rows[x], ready[x] = rows[x - 1], ready[x - 1]
+                x -= 1
+            rows[x], ready[x] = c, there
+            n += 1
     for x in range(flying):
-        c = rows[order[x]]
-        start, finish = fit(world, timeline, c, calls[c].decode, ready[order[x]])
+        c = rows[x]
+        start, finish = fit(world, timeline, c, calls[c].decode, ready[x])
         held[c, 0], held[c, 1] = start, finish
         apply(world, timeline, c, Placed(-1, calls[c].decode, 0.0, start, finish))
 
@@ -340,7 +332,7 @@ def decode_alone(world: World, rows: Ints) -> Floats:
     return alone
 
 
-@kernel
+@leaf
 def projected_risk(world: World, c: int, finish_ms: float) -> float:
     """R = ((t - a_w) + Δ) / H_w(t) with t + Δ = finish_ms (HexAGenT eq. 2)."""
     return (finish_ms - float(world.calls[c].arrival_ms)) / float(world.calls[c].horizon_ms)

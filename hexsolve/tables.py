@@ -21,12 +21,12 @@ UNRANKED = -(2**62)  # rank of a call that no plan has reached
 STAGE_NAMES = ("empty", "wait_prefill", "prefill", "transfer", "wait_decode", "decode")
 
 
-def _record(fields: list[tuple[str, str]]) -> np.dtype[Any]:
+def record_type(fields: list[tuple[str, str]]) -> np.dtype[Any]:
     """Record type whose fields are attributes in interpreted kernels too, as numba has them in compiled ones."""
     return np.dtype((np.record, np.dtype(fields, align=True)))
 
 
-CALL_DTYPE = _record(
+CALL_DTYPE = record_type(
     [
         ("serial", "i8"),  # unique over the life of the state; tells a reused slot from the call a plan was made for
         ("slot", "i8"),
@@ -56,9 +56,9 @@ CALL_DTYPE = _record(
     ]
 )
 
-PREFILL_DTYPE = _record([("kind", "i8"), ("up", "i8"), ("free_ms", "f8")])
+PREFILL_DTYPE = record_type([("kind", "i8"), ("up", "i8"), ("free_ms", "f8")])
 
-DECODE_DTYPE = _record(
+DECODE_DTYPE = record_type(
     [
         ("kind", "i8"),
         ("up", "i8"),

@@ -177,19 +177,19 @@ def test_timeline_invariants(seed, kv_tokens, running):
     timeline, placed, held = timeline_of(snapshot)
     for d, replica in enumerate(snapshot.decodes):
         n = timeline.length[d]
-        times = timeline.time_ms[d, :n]
+        times = timeline.spans["start_ms"][d, :n]
         assert times[0] == snapshot.now_ms
         assert np.all(np.diff(times) >= 0.0)
         # What runs already may exceed a limit (state changed under it); what is placed never does.
-        over = max(replica["capacity_blocks"], bare.blocks[d, 0])
-        assert timeline.blocks[d, :n].max() <= over
-        assert timeline.running[d, :n].max() <= max(replica["max_running"], bare.running[d, 0])
-        assert timeline.blocks[d, :n].min() >= 0
-        assert timeline.running[d, :n].min() >= 0
-        assert timeline.blocks[d, n - 1] == 0
-        assert timeline.running[d, n - 1] == 0
-        assert timeline.peak_blocks[d] >= timeline.blocks[d, :n].max()
-        assert timeline.peak_running[d] >= timeline.running[d, :n].max()
+        over = max(replica["capacity_blocks"], bare.spans["blocks"][d, 0])
+        assert timeline.spans["blocks"][d, :n].max() <= over
+        assert timeline.spans["running"][d, :n].max() <= max(replica["max_running"], bare.spans["running"][d, 0])
+        assert timeline.spans["blocks"][d, :n].min() >= 0
+        assert timeline.spans["running"][d, :n].min() >= 0
+        assert timeline.spans["blocks"][d, n - 1] == 0
+        assert timeline.spans["running"][d, n - 1] == 0
+        assert timeline.peak_blocks[d] >= timeline.spans["blocks"][d, :n].max()
+        assert timeline.peak_running[d] >= timeline.spans["running"][d, :n].max()
         assert_blocks_add_up(snapshot, d, timeline, placed, held)
     assert all(call.finish_ms > call.start_ms >= snapshot.now_ms for call in placed.values())
 
@@ -209,11 +209,11 @@ def assert_blocks_add_up(snapshot, d, timeline, placed, held):
     on_replica = np.flatnonzero((snapshot.calls["decode"] == d) & np.isfinite(held[:, 1]))
     spans += [(held[row, 0], held[row, 1], row) for row in on_replica]
     for x in range(timeline.length[d] - 1):
-        start, end = timeline.time_ms[d, x], timeline.time_ms[d, x + 1]
+        start, end = timeline.spans["start_ms"][d, x : x + 2]
         if end - start > 1e-6:
             rows = [row for begin, stop, row in spans if begin <= (start + end) / 2 < stop]
-            assert timeline.blocks[d, x] == snapshot.calls["kv_blocks"][rows].sum()
-            assert timeline.running[d, x] == len(rows)
+            assert timeline.spans["blocks"][d, x] == snapshot.calls["kv_blocks"][rows].sum()
+            assert timeline.spans["running"][d, x] == len(rows)
 
 
 # -- compiled == interpreted -------------------------------------------------------------------------------------------
