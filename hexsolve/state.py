@@ -13,11 +13,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hexsolve.cluster import BLOCK_TOKENS, Cluster
+from hexsolve.decode_pace import DecodePace
 from hexsolve.errors import InputError
 from hexsolve.snapshot import Snapshot
 from hexsolve.standalone import place_alone
 from hexsolve.tables import (
     CALL_DTYPE,
+    CALL_ROW,
     DECODE,
     DECODE_DTYPE,
     EMPTY,
@@ -31,7 +33,7 @@ from hexsolve.tables import (
     ClusterTables,
     Floats,
     Ints,
-    Records,
+    cells,
     records,
 )
 
@@ -46,6 +48,7 @@ class WorkflowRecord:
     workflow_id: str
     workflow_class: str
     arrival_ms: float
+    horizon_ms: float = 1.0  # H_w(t)
     slots: dict[str, int] = field(default_factory=dict)  # live calls
     alone: dict[str, float] = field(default_factory=dict)  # every revealed call -> standalone finish, ms
     done_ms: dict[str, float] = field(default_factory=dict)  # completed calls -> actual finish, ms since the epoch
@@ -91,10 +94,7 @@ class ClusterState:
     """
 
     _raw: Ints
-    _table: Records
     _prefill_ms: Floats  # [slot, prefill kind, 2]
-    _arrival: Floats  # [workflow slot]
-    _horizon: Floats  # [workflow slot]
     _alone_free: Floats  # [workflow slot, P]
 
     def __init__(self, cluster: Cluster, *, clock_ms: float = 0.0) -> None:
@@ -124,7 +124,11 @@ class ClusterState:
         self.decodes["kind"], self.decodes["up"] = self.tables.decode_kind, 1
         self.decodes["capacity_blocks"] = self.tables.capacity_blocks
         self.decodes["max_running"] = self.tables.max_running
-        self._decode_profiles = [self.tables.decode_profiles[k] for k in self.tables.decode_kind]
+        paces = [DecodePace(profile) for profile in self.tables.decode_profiles]
+        self._paces = [paces[kind] for kind in self.tables.decode_kind]
+        self._prefill_kind: list[int] = self.tables.prefill_kind.tolist()
+        self._latency_ms, self._token_ms = self.tables.pair.tolist()  # of a transfer, [P][D]
+        self._pool_size = {"prefill": cluster.num_prefill, "decode": cluster.num_decode}
         self._largest_blocks = int(self.tables.capacity_blocks.max())
         self._largest_tokens = self._largest_blocks * BLOCK_TOKENS
         self._bind_replica_columns()
@@ -139,25 +143,29 @@ class ClusterState:
             times[: len(self._names)] = self._prefill_ms
         self._names.extend([(-1, "")] * (capacity - len(self._names)))
         self._raw, self.table, self._prefill_ms = raw, table, times
+        self._bytes = raw.data
         self.serial, self.stage = table["serial"], table["stage"]
         self.prefill, self.decode, self.rank = table["prefill"], table["decode"], table["rank"]
-        self._input, self._predicted = table["input_tokens"], table["predicted_tokens"]
-        self._stage_ms, self._expected, self._service = table["stage_ms"], table["expected_ms"], table["service_ms"]
-        self._mark, self._blocks, self._workflow = table["step_mark"], table["kv_blocks"], table["workflow"]
-        self._restored = table["restored_tokens"]
+        self._stage, self._prefill, self._decode = (cells(table[c]) for c in ("stage", "prefill", "decode"))
+        self._input, self._predicted = cells(table["input_tokens"]), cells(table["predicted_tokens"])
+        self._blocks, self._restored = cells(table["kv_blocks"]), cells(table["restored_tokens"])
+        self._stage_ms, self._expected = cells(table["stage_ms"]), cells(table["expected_ms"])
+        self._service, self._mark = cells(table["service_ms"]), cells(table["step_mark"])
+        self._alone_start, self._horizon = cells(table["alone_start_ms"]), cells(table["horizon_ms"])
+        self._prefill_at = cells(times)
 
     def _grow_workflows(self, capacity: int) -> None:
-        arrival, horizon = np.zeros(capacity), np.ones(capacity)
         free = np.zeros((capacity, self.cluster.num_prefill))
         if capacity > 64:
-            used = len(self._arrival)
-            arrival[:used], horizon[:used], free[:used] = self._arrival, self._horizon, self._alone_free
-        self._arrival, self._horizon, self._alone_free = arrival, horizon, free
+            free[: len(self._alone_free)] = self._alone_free
+        self._alone_free = free
 
     def _bind_replica_columns(self) -> None:
-        self._free_ms = self.prefills["free_ms"]
-        self._running, self._context = self.decodes["running"], self.decodes["context_tokens"]
-        self._steps, self._last, self._step_ms = self.decodes["steps"], self.decodes["last_ms"], self.decodes["step_ms"]
+        decodes = self.decodes
+        self._free_ms = cells(self.prefills["free_ms"])
+        self._running, self._context = cells(decodes["running"]), cells(decodes["context_tokens"])
+        self._steps, self._last = cells(decodes["steps"]), cells(decodes["last_ms"])
+        self._step_ms = cells(decodes["step_ms"])
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 
@@ -167,15 +175,14 @@ class ClusterState:
         """A workflow has arrived; returns its slot."""
         now_ms = self._advance(now_ms)
         slot = self._workflow_slots.take()
-        if slot >= len(self._arrival):
-            self._grow_workflows(2 * len(self._arrival))
+        if slot >= len(self._alone_free):
+            self._grow_workflows(2 * len(self._alone_free))
         if arrival_ms is not None and not abs(arrival_ms) < MAX_CLOCK_MS:
             self._anomaly("workflow_open", "arrival is no time")
             arrival_ms = None
-        self._arrival[slot] = now_ms if arrival_ms is None else arrival_ms
-        self._horizon[slot] = 1.0
         self._alone_free[slot] = 0.0
-        self.workflows[slot] = WorkflowRecord(workflow_id, workflow_class, float(self._arrival[slot]))
+        arrival_ms = now_ms if arrival_ms is None else float(arrival_ms)
+        self.workflows[slot] = WorkflowRecord(workflow_id, workflow_class, arrival_ms)
         return slot
 
     def workflow_close(self, now_ms: float, workflow: int) -> None:
@@ -234,21 +241,15 @@ class ClusterState:
         self._names[slot] = (workflow, request_id)
         self._time_prefill(slot, input_tokens, cached_prefix_tokens)
         prefix = self._prefix_of(record, prefix_group) if cached_prefix_tokens or prefix_group else 0
-        start, finish = self._extend_alone(
-            workflow,
-            record,
-            slot,
-            now_ms,
-            input_tokens,
-            predicted_output_tokens,
-            cached_prefix_tokens,
-            blocks,
-            dependencies,
-        )
+        ready = _ready_alone(record, now_ms, dependencies)
+        reuse = 1 if cached_prefix_tokens and record.alone else 0
+        start, finish = self._extend_alone(workflow, slot, ready, input_tokens, predicted_output_tokens, blocks, reuse)
         step = len(record.alone)
         record.slots[request_id] = slot
         record.alone[request_id] = finish
-        self.table[slot] = (
+        CALL_ROW.pack_into(
+            self._bytes,
+            slot * CALL_ROW.size,
             self._next_serial,
             slot,
             WAIT_PREFILL,
@@ -273,8 +274,10 @@ class ClusterState:
             start,
             finish,
             record.arrival_ms,
-            0.0,
+            record.horizon_ms,
         )
+        if finish > record.horizon_ms:
+            self._set_horizon(record, finish)
         self._next_serial += 1
         return slot
 
@@ -282,16 +285,15 @@ class ClusterState:
         """Prefill of a waiting call began on `replica`; its decode replica is bound from here on."""
         if not self._expect(slot, WAIT_PREFILL, "prefill_started") or not self._has("prefill", replica):
             return
-        if self.decode[slot] < 0:
+        if self._decode[slot] < 0:
             self._anomaly("prefill_started", "call without placement")
             return
         now_ms = self._advance(now_ms)
-        self.stage[slot] = PREFILL
-        self.prefill[slot] = replica
+        self._stage[slot] = PREFILL
+        self._prefill[slot] = replica
         self._stage_ms[slot] = now_ms
-        kind = self.tables.prefill_kind[replica]
-        alone = self._prefill_ms[slot, kind, 1 if cached_tokens else 0]
-        self._expected[slot] = max(float(self._free_ms[replica]), now_ms + float(alone))
+        alone_ms = self._prefill_at[slot, self._prefill_kind[replica], 1 if cached_tokens else 0]
+        self._expected[slot] = max(self._free_ms[replica], now_ms + alone_ms)
 
     def prefill_batch(self, now_ms: float, replica: int, expected_end_ms: float) -> None:
         """The batch that `replica` runs now is expected to end at `expected_end_ms`; told before its calls' starts."""
@@ -309,9 +311,9 @@ class ClusterState:
             return
         now_ms = self._advance(now_ms)
         self._end_service(slot, now_ms)
-        self.stage[slot] = TRANSFER
-        pair = self.tables.pair[:, self.prefill[slot], self.decode[slot]]
-        self._expected[slot] = now_ms + float(pair[0]) + float(pair[1]) * float(self._input[slot])
+        self._stage[slot] = TRANSFER
+        p, d = self._prefill[slot], self._decode[slot]
+        self._expected[slot] = now_ms + self._latency_ms[p][d] + self._token_ms[p][d] * self._input[slot]
 
     def transfer_done(self, now_ms: float, slot: int) -> None:
         """The KV is at the decode replica; the call waits for capacity there (locked)."""
@@ -319,16 +321,16 @@ class ClusterState:
             return
         now_ms = self._advance(now_ms)
         self._end_service(slot, now_ms)
-        self.stage[slot] = WAIT_DECODE
+        self._stage[slot] = WAIT_DECODE
 
     def decode_started(self, now_ms: float, slot: int) -> None:
         """The call joined the running batch of its decode replica."""
         if not self._expect(slot, WAIT_DECODE, "decode_started"):
             return
         now_ms = self._advance(now_ms)
-        d = int(self.decode[slot])
+        d = self._decode[slot]
         self._run_decode(d, now_ms)
-        self.stage[slot] = DECODE
+        self._stage[slot] = DECODE
         self._stage_ms[slot] = now_ms
         self._mark[slot] = self._steps[d]
         self._running[d] += 1
@@ -339,21 +341,21 @@ class ClusterState:
         """Refined prediction: `generated_tokens` exist of now `predicted_output_tokens` (both of the whole call)."""
         if not self._expect(slot, DECODE, "call_progress"):
             return
-        restored = int(self._restored[slot])
+        restored = self._restored[slot]
         generated, predicted = generated_tokens - restored, predicted_output_tokens - restored
-        room = self._largest_tokens - int(self._input[slot])
+        room = self._largest_tokens - self._input[slot]
         if not (0 <= generated <= room and predicted >= max(1, generated)):
             self._anomaly("call_progress", "token counts out of range")
             return
         predicted = min(predicted, room)
         now_ms = self._advance(now_ms)
-        d = int(self.decode[slot])
+        d = self._decode[slot]
         self._run_decode(d, now_ms)
         believed = self._steps[d] - self._mark[slot]
         self._mark[slot] = self._steps[d] - generated
         self._context[d] += generated - believed
         self._predicted[slot] = predicted
-        self._blocks[slot] = -(-(int(self._input[slot]) + predicted) // BLOCK_TOKENS)
+        self._blocks[slot] = -(-(self._input[slot] + predicted) // BLOCK_TOKENS)
         self._pace_decode(d)
 
     def call_done(self, now_ms: float, slot: int, output_tokens: int) -> None:
@@ -366,14 +368,14 @@ class ClusterState:
         workflow, request_id = self._names[slot]
         record = self.workflows[workflow]
         estimated = record.alone[request_id]
-        observed = float(self.table["alone_start_ms"][slot]) + float(self._service[slot])
+        observed = self._alone_start[slot] + self._service[slot]
         record.alone[request_id] = observed
         record.done_ms[request_id] = now_ms
-        if observed > self._horizon[workflow]:
-            self._horizon[workflow] = observed
-        elif estimated >= self._horizon[workflow]:
-            self._horizon[workflow] = max(1.0, max(record.alone.values()))
         self._release(slot, record)
+        if observed > record.horizon_ms:
+            self._set_horizon(record, observed)
+        elif estimated >= record.horizon_ms:
+            self._set_horizon(record, max(1.0, max(record.alone.values())))
 
     def call_requeued(self, now_ms: float, slot: int, generated_tokens: int) -> None:
         """Pushed back or lost: waits for prefill again; its `generated_tokens` (of the whole call) join the prompt."""
@@ -382,20 +384,20 @@ class ClusterState:
             return
         now_ms = self._advance(now_ms)
         self._leave_decode(slot, now_ms)
-        new = generated_tokens - int(self._restored[slot])
-        room = self._largest_tokens - 1 - int(self._input[slot])  # the call has at least one token to go
+        new = generated_tokens - self._restored[slot]
+        room = self._largest_tokens - 1 - self._input[slot]  # the call has at least one token to go
         if not 0 <= new <= room:
             self._anomaly("call_requeued", "token counts out of range")
             new = 0
-        tokens = int(self._input[slot]) + int(new)
-        predicted = max(1, int(self._predicted[slot]) - new)
+        tokens = self._input[slot] + new
+        predicted = max(1, self._predicted[slot] - new)
         self._restored[slot] += new
         self._input[slot], self._predicted[slot] = tokens, predicted
         predicted = min(predicted, self._largest_tokens - tokens)
         self._blocks[slot] = -(-(tokens + predicted) // BLOCK_TOKENS)
         self._time_prefill(slot, tokens, int(self.table["cached_tokens"][slot]))
-        self.stage[slot] = WAIT_PREFILL
-        self.prefill[slot] = self.decode[slot] = -1
+        self._stage[slot] = WAIT_PREFILL
+        self._prefill[slot] = self._decode[slot] = -1
         self.table["ready_ms"][slot] = self._stage_ms[slot] = now_ms
 
     # -- replicas ----------------------------------------------------------------------------------------------------
@@ -468,13 +470,13 @@ class ClusterState:
 
     def horizon_ms(self, workflow: int) -> float:
         """Standalone completion horizon H_w(t) of the part revealed so far, in ms."""
-        return float(self._horizon[workflow])
+        return self.workflows[workflow].horizon_ms
 
     def generated_tokens(self, slot: int, now_ms: float) -> int:
         """Estimate of the output tokens a call in decode has by now, of the whole call."""
-        if self.stage[slot] != DECODE:
+        if self._stage[slot] != DECODE:
             return int(self._restored[slot])
-        d = int(self.decode[slot])
+        d = self._decode[slot]
         steps = self._steps[d] + max(0.0, now_ms - self._last[d]) / max(self._step_ms[d], 1e-6) - self._mark[slot]
         return int(self._restored[slot]) + int(min(steps, self._predicted[slot]))
 
@@ -495,13 +497,11 @@ class ClusterState:
     def view(self, now_ms: float) -> Snapshot:
         """The same as `snapshot` without copying: valid until the next event, with rows of stage EMPTY in between."""
         high = self._calls.high
-        table = self.table[:high]
-        table["horizon_ms"] = self._horizon[self._workflow[:high]]
         return Snapshot(
             float(now_ms) if self.clock_ms < now_ms < MAX_CLOCK_MS else self.clock_ms,
             self.revision,
             self.tables,
-            table,
+            self.table[:high],
             self._prefill_ms[:high],
             self._held,
             self.prefills,
@@ -531,14 +531,14 @@ class ClusterState:
         return self._anomaly("call_ready", "KV fits no replica")
 
     def _expect(self, slot: int, stage: int, event: str) -> bool:
-        if 0 <= slot < len(self._names) and self.stage[slot] == stage:
+        if 0 <= slot < len(self._names) and self._stage[slot] == stage:
             return True
         known = 0 <= slot < len(self._names)
         self._anomaly(event, f"call in stage {STAGE_NAMES[self.stage[slot]]}" if known else "unknown call")
         return False
 
     def _has(self, role: str, index: int) -> bool:
-        size = {"prefill": len(self.prefills), "decode": len(self.decodes)}.get(role, 0)
+        size = self._pool_size.get(role, 0)
         if 0 <= index < size:
             return True
         self._anomaly("replica", f"no such {role if size else 'role'}")
@@ -546,18 +546,17 @@ class ClusterState:
 
     def _release(self, slot: int, record: WorkflowRecord) -> None:
         del record.slots[self._names[slot][1]]
-        self.stage[slot] = EMPTY
+        self._stage[slot] = EMPTY
         self._calls.give(slot)
 
     def _time_prefill(self, slot: int, input_tokens: int, cached_tokens: int) -> None:
         area = input_tokens * input_tokens
-        row = self._prefill_ms[slot]
+        times = self._prefill_at
         for kind, profile in enumerate(self.tables.prefill_profiles):
-            row[kind, 0] = profile.prefill_ms(input_tokens, area)
+            full_ms = part_ms = profile.prefill_ms(input_tokens, area)
             if cached_tokens:
-                row[kind, 1] = profile.prefill_ms(input_tokens - cached_tokens, area - cached_tokens * cached_tokens)
-            else:
-                row[kind, 1] = row[kind, 0]
+                part_ms = profile.prefill_ms(input_tokens - cached_tokens, area - cached_tokens * cached_tokens)
+            times[slot, kind, 0], times[slot, kind, 1] = full_ms, part_ms
 
     def _prefix_of(self, record: WorkflowRecord, group: str) -> int:
         slot = record.prefixes.get(group)
@@ -570,41 +569,36 @@ class ClusterState:
     def _extend_alone(
         self,
         workflow: int,
-        record: WorkflowRecord,
         slot: int,
-        now_ms: float,
+        ready_ms: float,
         input_tokens: int,
         predicted_tokens: int,
-        cached_tokens: int,
-        blocks: int,
-        dependencies: tuple[str, ...],
+        kv_blocks: int,
+        reuse: int,
     ) -> tuple[float, float]:
-        """Append the call to its workflow's standalone schedule; the tool delay before it is what was observed."""
-        ready, parents_done = 0.0, record.arrival_ms
-        for parent in dependencies:
-            ready = max(ready, record.alone.get(parent, 0.0))
-            parents_done = max(parents_done, record.done_ms.get(parent, record.arrival_ms))
-        ready += max(0.0, now_ms - parents_done)
+        """Append the call to its workflow's standalone schedule."""
         tables = self.tables
-        start, finish = place_alone(
-            ready,
+        return place_alone(
+            ready_ms,
             float(input_tokens),
             float(predicted_tokens),
-            1 if cached_tokens and record.alone else 0,
+            reuse,
             self._prefill_ms[slot],
             tables.prefill_kind,
             tables.decode_kind,
             tables.capacity_blocks,
-            blocks,
+            kv_blocks,
             tables.pair,
             tables.knots,
             tables.knot_count,
             tables.grid,
             self._alone_free[workflow],
         )
-        if finish > self._horizon[workflow]:
-            self._horizon[workflow] = finish
-        return start, finish
+
+    def _set_horizon(self, record: WorkflowRecord, horizon_ms: float) -> None:
+        record.horizon_ms = horizon_ms
+        for slot in record.slots.values():
+            self._horizon[slot] = horizon_ms
 
     def _end_service(self, slot: int, now_ms: float) -> None:
         self._service[slot] += now_ms - self._stage_ms[slot]
@@ -620,13 +614,13 @@ class ClusterState:
         self._last[d] = now_ms
 
     def _pace_decode(self, d: int) -> None:
-        running = int(self._running[d])
-        self._step_ms[d] = self._decode_profiles[d].decode_step_ms(running, float(self._context[d])) if running else 0.0
+        running = self._running[d]
+        self._step_ms[d] = self._paces[d].segment(running, self._context[d] / running)[0] if running else 0.0
 
     def _leave_decode(self, slot: int, now_ms: float) -> None:
-        if self.stage[slot] != DECODE:
+        if self._stage[slot] != DECODE:
             return
-        d = int(self.decode[slot])
+        d = self._decode[slot]
         self._run_decode(d, now_ms)
         self._running[d] -= 1
         if self._running[d]:
@@ -634,3 +628,15 @@ class ClusterState:
         else:
             self._context[d] = 0.0
         self._pace_decode(d)
+
+
+def _ready_alone(record: WorkflowRecord, now_ms: float, dependencies: tuple[str, ...]) -> float:
+    """When a call that is revealed now is ready in its workflow's standalone schedule.
+
+    The tool delay after its last parent is what was observed.
+    """
+    ready, parents_done = 0.0, record.arrival_ms
+    for parent in dependencies:
+        ready = max(ready, record.alone.get(parent, 0.0))
+        parents_done = max(parents_done, record.done_ms.get(parent, record.arrival_ms))
+    return ready + max(0.0, now_ms - parents_done)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("errors", "events", "jit", "watchdog"),
     ("workflow", "profile", "datafile"),
-    ("cluster", "arrivals", "predict", "profile_fit"),
+    ("cluster", "arrivals", "decode_pace", "predict", "profile_fit"),
     ("io", "load", "profile_file", "tables"),
     ("cluster_file", "projection", "snapshot"),
     ("catalog", "policy", "standalone"),
@@ -29,7 +29,7 @@ LAYERS = (
 )
 """Rows of modules and packages of `hexsolve`, lowest first. `hexsolve_models` lies below all of them."""
 
-SIM_KNOWS = {"errors", "workflow", "profile", "cluster", "predict", "tables", "sim"}
+SIM_KNOWS = {"errors", "workflow", "profile", "decode_pace", "cluster", "predict", "tables", "sim"}
 """The simulator knows nouns, length predictors and the names of stages: no policy, no engine, no state."""
 
 SOLVER_LIBRARIES = {

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twin_workloads import LINE, TABLE, profile
 
+from hexsolve.decode_pace import DecodePace
 from hexsolve.errors import InputError
 from hexsolve.sim import Fault, SimOptions, SimulationError, attainment, mean_stretch, required_scale, stretches
-from hexsolve.sim.decode_pace import DecodePace
 from hexsolve.sim.kernel import Kernel
 from hexsolve.sim.prefix_cache import PrefixCache
 

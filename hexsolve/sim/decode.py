@@ -10,8 +10,8 @@ from heapq import heappop, heappush
 from math import ceil, sqrt
 
 from hexsolve.cluster import BLOCK_TOKENS, Replica
+from hexsolve.decode_pace import DecodePace
 from hexsolve.sim.calls import CallRun, RankQueue, Ranks
-from hexsolve.sim.decode_pace import DecodePace
 from hexsolve.sim.kernel import DECODE_END, Kernel, SimulationError
 
 _NO_TARGET = -1
