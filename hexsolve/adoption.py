@@ -54,14 +54,23 @@ def _objection(
 
 def objection(snapshot: Snapshot, plan: Plan) -> str:
     """Why a plan cannot be adopted for its snapshot; empty if it can. A call may be left without placement (-1, -1)."""
-    columns = (plan.slots, plan.serials, plan.prefill, plan.decode)
-    slots, serials, prefill, decode = (np.ascontiguousarray(column, np.int64) for column in columns)
-    if not all(len(c) == len(snapshot.waiting) for c in (serials, prefill, decode, plan.rank, plan.finish_ms)):
+    waiting = snapshot.waiting
+    slots, serials, prefill, decode, rank = _columns(plan)
+    if not len(waiting) == len(serials) == len(prefill) == len(decode) == len(rank) == len(plan.finish_ms):
         return _OBJECTIONS[2]
-    code = _objection(
-        snapshot.calls, snapshot.waiting, snapshot.prefills, snapshot.decodes, slots, serials, prefill, decode
-    )
+    code = _objection(snapshot.calls, waiting, snapshot.prefills, snapshot.decodes, slots, serials, prefill, decode)
     return _OBJECTIONS[code]
+
+
+def _columns(plan: Plan) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """What the kernels read, in the one array type they are compiled for."""
+    return (
+        np.ascontiguousarray(plan.slots, np.int64),
+        np.ascontiguousarray(plan.serials, np.int64),
+        np.ascontiguousarray(plan.prefill, np.int64),
+        np.ascontiguousarray(plan.decode, np.int64),
+        np.ascontiguousarray(plan.rank, np.int64),
+    )
 
 
 @kernel
@@ -90,9 +99,7 @@ def adopt(state: ClusterState, plan: Plan) -> list[int]:
     if not len(plan):
         return []
     changed = np.empty(len(plan), dtype=np.int64)
-    columns = (plan.slots, plan.serials, plan.prefill, plan.decode, plan.rank)
-    slots, serials, prefill, decode, rank = (np.ascontiguousarray(column, np.int64) for column in columns)
-    count, reordered = _adopt(state.table, slots, serials, prefill, decode, rank, changed)
+    count, reordered = _adopt(state.table, *_columns(plan), changed)
     state.rank_revision += reordered
     result: list[int] = changed[:count].tolist()
     return result

@@ -14,9 +14,17 @@ from numba import njit as _njit
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
-_KERNEL_MODULES = ("tables.py", "projection.py", "listplan.py", "standalone.py", "adoption.py")
+_KERNEL_MODULES = (
+    "tables.py",
+    "snapshot.py",
+    "projection.py",
+    "listplan.py",
+    "standalone.py",
+    "adoption.py",
+    "policies/workflow_fcfs.py",
+)
 _KERNEL_STAMP = tuple(
-    (path.stat().st_mtime_ns, path.stat().st_size) for path in (Path(__file__).with_name(m) for m in _KERNEL_MODULES)
+    (path.stat().st_mtime_ns, path.stat().st_size) for path in (Path(__file__).parent / m for m in _KERNEL_MODULES)
 )
 
 COMPILED = os.environ.get("HEXSOLVE_NO_JIT", "") != "1"

@@ -12,6 +12,7 @@ from hexsolve.projection import (
     World,
     apply,
     best_pair,
+    can_hold,
     decode_alone,
     given_pair,
     open_timeline,
@@ -42,13 +43,14 @@ def _plan_by_risk(
     world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
     n = waiting.shape[0]
     timeline = open_timeline(world, n, np.empty((calls.shape[0], 2)))
-    alone = decode_alone(world, waiting)
+    alone = np.empty((n, decodes.shape[0]))
     order = np.empty(n, dtype=np.int64)
     prefill = np.full(n, -1, dtype=np.int64)
     decode = np.full(n, -1, dtype=np.int64)
     end, start, finish, risk = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     for i in range(n):
-        best = best_pair(world, timeline, alone, waiting[i])
+        decode_alone(world, waiting[i], alone[i])
+        best = best_pair(world, timeline, alone[i], waiting[i])
         prefill[i], decode[i] = best.prefill, best.decode
         end[i], start[i], finish[i] = best.prefill_end_ms, best.start_ms, best.finish_ms
         risk[i] = projected_risk(world, waiting[i], best.finish_ms)
@@ -57,7 +59,7 @@ def _plan_by_risk(
         for x in range(n):
             i = ranked[x]
             order[x] = i
-            best = best_pair(world, timeline, alone, waiting[i])
+            best = best_pair(world, timeline, alone[i], waiting[i])
             apply(world, timeline, waiting[i], best)
             prefill[i], decode[i], start[i], finish[i] = best.prefill, best.decode, best.start_ms, best.finish_ms
         return order, prefill, decode, finish, start
@@ -76,7 +78,7 @@ def _plan_by_risk(
             k = left[y]
             # Placing a call only delays what shares its prefill or its decode replica: other best pairs stand.
             if decode[k] == decode[i] or (prefill[i] >= 0 and prefill[k] == prefill[i]):
-                best = best_pair(world, timeline, alone, waiting[k])
+                best = best_pair(world, timeline, alone[k], waiting[k])
                 prefill[k], decode[k] = best.prefill, best.decode
                 end[k], start[k], finish[k] = best.prefill_end_ms, best.start_ms, best.finish_ms
                 risk[k] = projected_risk(world, waiting[k], best.finish_ms)
@@ -103,16 +105,17 @@ def _plan_in_order(
     world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
     n = waiting.shape[0]
     timeline = open_timeline(world, order.shape[0], np.empty((calls.shape[0], 2)))
-    alone = decode_alone(world, waiting[order])
+    alone = np.empty(decodes.shape[0])
     prefill, decode = fixed_prefill.copy(), fixed_decode.copy()
     start, finish = np.full(n, np.inf), np.full(n, np.inf)
     for i in order:
         c = waiting[i]
         p, d = fixed_prefill[i], fixed_decode[i]
         given = calls[c].stage != WAIT_DECODE and p >= 0 and d >= 0
-        if given and prefills[p].up == 1 and alone[c, d] < np.inf:
+        if given and prefills[p].up == 1 and can_hold(world, c, d):
             best = given_pair(world, timeline, c, p, d)
         else:
+            decode_alone(world, c, alone)
             best = best_pair(world, timeline, alone, c)
         apply(world, timeline, c, best)
         prefill[i], decode[i], start[i], finish[i] = best.prefill, best.decode, best.start_ms, best.finish_ms

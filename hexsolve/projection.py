@@ -170,7 +170,7 @@ def best_pair(world: World, timeline: Timeline, alone_ms: Floats, c: int) -> Pla
 
     For a given decode replica the pair whose KV is there first is taken: a decode that starts earlier ends no later.
     So P·D additions and at most D fits decide. (The projection itself keeps the step time of the batch a call joins,
-    so on paper a later arrival in a smaller batch can look faster; in a real batch it is not.) `alone_ms` [n, D], the
+    so on paper a later arrival in a smaller batch can look faster; in a real batch it is not.) `alone_ms` [D], the
     decode time in a batch of one, is the lower bound that prunes decode replicas.
     """
     if world.calls[c].stage == WAIT_DECODE:
@@ -192,7 +192,7 @@ def best_pair(world: World, timeline: Timeline, alone_ms: Floats, c: int) -> Pla
                 source[d] = p
     best = Placed(-1, -1, np.inf, np.inf, np.inf)
     for d in range(num_decode):
-        if ready[d] + alone_ms[c, d] < best.finish_ms:
+        if ready[d] + alone_ms[d] < best.finish_ms:
             start, finish = fit(world, timeline, c, d, ready[d])
             if finish < best.finish_ms:
                 end = timeline.free_ms[source[d]] + prefill_time(world, c, source[d])
@@ -313,23 +313,24 @@ def _lay_in_flight(world: World, timeline: Timeline, flying: int, held: Floats) 
         apply(world, timeline, c, Placed(-1, calls[c].decode, 0.0, start, finish))
 
 
-@kernel
-def decode_alone(world: World, rows: Ints) -> Floats:
-    """Decode time in ms of `rows` in a batch of one, [n, D]; inf where the KV never fits or the replica is down.
+@leaf
+def can_hold(world: World, c: int, d: int) -> bool:
+    """Whether decode replica `d` is up and large enough for the KV of row `c`."""
+    return bool(world.decodes[d].up == 1 and world.calls[c].kv_blocks <= world.decodes[d].capacity_blocks)
 
-    Other rows are left unset.
-    """
-    alone = np.empty((world.calls.shape[0], world.decodes.shape[0]))
-    for c in rows:
-        call = world.calls[c]
-        tokens = max(1.0, float(call.predicted_tokens))
-        for d in range(world.decodes.shape[0]):
-            replica = world.decodes[d]
-            alone[c, d] = np.inf
-            if replica.up == 1 and call.kv_blocks <= replica.capacity_blocks:
-                context = call.input_tokens + 0.5 * tokens
-                alone[c, d] = tokens * step_ms(world.knots, world.knot_count, world.grid, replica.kind, 1.0, context)
-    return alone
+
+@leaf
+def decode_alone(world: World, c: int, alone_ms: Floats) -> None:
+    """Fill `alone_ms` [D]: decode time of row `c` in a batch of one; inf where it cannot be."""
+    call = world.calls[c]
+    tokens = max(1.0, float(call.predicted_tokens))
+    context = call.input_tokens + 0.5 * tokens
+    for d in range(world.decodes.shape[0]):
+        if can_hold(world, c, d):
+            kind = world.decodes[d].kind
+            alone_ms[d] = tokens * step_ms(world.knots, world.knot_count, world.grid, kind, 1.0, context)
+        else:
+            alone_ms[d] = np.inf
 
 
 @leaf

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from hexsolve.jit import kernel
 from hexsolve.tables import DECODE, PREFILL, TRANSFER, WAIT_DECODE, WAIT_PREFILL, ClusterTables, Floats, Ints, Records
 
 
@@ -35,8 +36,7 @@ class Snapshot:
     @cached_property
     def waiting(self) -> Ints:
         """Rows of calls that a plan may still place or re-order: free (WAIT_PREFILL) and locked (WAIT_DECODE)."""
-        stage = self.calls["stage"]
-        return np.flatnonzero((stage == WAIT_PREFILL) | (stage == WAIT_DECODE))
+        return _waiting(self.calls)
 
     @property
     def free(self) -> Ints:
@@ -53,3 +53,14 @@ class Snapshot:
         """Rows of calls in prefill or KV transfer: their decode replica is bound, their KV is on its way."""
         stage = self.calls["stage"]
         return np.flatnonzero((stage == PREFILL) | (stage == TRANSFER))
+
+
+@kernel
+def _waiting(calls: Records) -> Ints:
+    rows, n = np.empty(calls.shape[0], dtype=np.int64), 0
+    for c in range(calls.shape[0]):
+        stage = calls[c].stage
+        if stage in (WAIT_PREFILL, WAIT_DECODE):
+            rows[n] = c
+            n += 1
+    return rows[:n]

@@ -160,9 +160,10 @@ def timeline_of(snapshot):
     world = World(*_arguments(snapshot))
     held = np.full((len(snapshot.calls), 2), np.nan)
     timeline = open_timeline(world, len(snapshot.waiting), held)
-    alone = decode_alone(world, snapshot.waiting)
+    alone = np.empty(len(snapshot.decodes))
     placed = {}
     for row in snapshot.waiting:
+        decode_alone(world, row, alone)
         placed[row] = best_pair(world, timeline, alone, row)
         apply(world, timeline, row, placed[row])
     return timeline, placed, held

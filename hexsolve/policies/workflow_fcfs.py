@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hexsolve.jit import kernel
 from hexsolve.listplan import plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
-from hexsolve.tables import Floats, Ints
+from hexsolve.tables import UNRANKED, Ints, Records
 
 SERIAL_BITS = 20
 
@@ -25,19 +26,25 @@ class WorkflowFcfs:
     replans: bool = False
 
     def plan(self, snapshot: Snapshot) -> Plan:
-        rows = snapshot.waiting
-        calls = snapshot.calls
-        prefill = calls["prefill"][rows]
-        rank = _arrival_rank(calls["arrival_ms"][rows], calls["serial"][rows])
-        order = np.argsort(rank, kind="stable")
-        # Calls that keep their placement matter only to new calls behind them: the last new one ends the projection.
-        new = np.flatnonzero(prefill[order] < 0)
-        ahead = order[: new[-1] + 1] if len(new) else order[:0]
-        decode = calls["decode"][rows]
+        rank, ahead, prefill, decode = _by_arrival(snapshot.calls, snapshot.waiting)
         return plan_in_order(snapshot, ahead, prefill=prefill, decode=decode, rank=rank, provenance=self.name)
 
 
-def _arrival_rank(arrival_ms: Floats, serial: Ints) -> Ints:
-    """[n] rank that stays comparable between epochs: workflow arrival in whole ms, then order of reveal."""
-    arrival = np.floor(arrival_ms).astype(np.int64)
-    return (arrival << SERIAL_BITS) + (serial & ((1 << SERIAL_BITS) - 1))
+@kernel
+def _by_arrival(calls: Records, waiting: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    """Ranks, who is to be projected in this order, and the placements that waiting calls have so far.
+
+    A rank stays comparable between epochs: workflow arrival in whole ms, then order of reveal. Calls that keep their
+    placement matter only to new calls behind them: the last new one ends the projection.
+    """
+    n = waiting.shape[0]
+    rank, prefill, decode = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    last_new = UNRANKED
+    for i in range(n):
+        call = calls[waiting[i]]
+        rank[i] = (int(np.floor(call.arrival_ms)) << SERIAL_BITS) + (call.serial & ((1 << SERIAL_BITS) - 1))
+        prefill[i], decode[i] = call.prefill, call.decode
+        if call.prefill < 0:
+            last_new = max(last_new, rank[i])
+    ahead = np.flatnonzero(rank <= last_new)
+    return rank, ahead[np.argsort(rank[ahead], kind="mergesort")], prefill, decode
