@@ -8,12 +8,12 @@ replace estimates as calls complete. Knows one workflow; knows nothing of the ot
 
 import numpy as np
 
-from hexsolve.jit import kernel
+from hexsolve.jit import leaf
 from hexsolve.projection import step_ms
 from hexsolve.tables import Floats, Ints
 
 
-@kernel
+@leaf
 def place_alone(
     ready_ms: float,
     input_tokens: float,
@@ -35,19 +35,16 @@ def place_alone(
     `prefill_ms` is [prefill kinds, 2]; `cached` is 1 if the workflow's own earlier calls left the prefix behind.
     """
     num_prefill, num_decode = pair.shape[1], pair.shape[2]
-    decode_ms = np.empty(num_decode)
     context = input_tokens + 0.5 * predicted_tokens
+    best, best_p, best_end = np.inf, 0, ready_ms
     for d in range(num_decode):
         if kv_blocks > capacity_blocks[d]:
-            decode_ms[d] = np.inf
-        else:
-            decode_ms[d] = predicted_tokens * step_ms(knots, knot_count, grid, decode_kind[d], 1.0, context)
-    best, best_p, best_end = np.inf, 0, ready_ms
-    for p in range(num_prefill):
-        end = max(ready_ms, free_ms[p]) + prefill_ms[prefill_kind[p], cached]
-        for d in range(num_decode):
-            finish = end + pair[0, p, d] + pair[1, p, d] * input_tokens + decode_ms[d]
-            if finish < best:
+            continue
+        decode_ms = predicted_tokens * step_ms(knots, knot_count, grid, decode_kind[d], 1.0, context)
+        for p in range(num_prefill):
+            end = max(ready_ms, free_ms[p]) + prefill_ms[prefill_kind[p], cached]
+            finish = end + pair[0, p, d] + pair[1, p, d] * input_tokens + decode_ms
+            if finish < best or (finish == best and p < best_p):
                 best, best_p, best_end = finish, p, end
     free_ms[best_p] = best_end
     return best_end - prefill_ms[prefill_kind[best_p], cached], best

@@ -129,6 +129,7 @@ class ClusterState:
         self._prefill_kind: list[int] = self.tables.prefill_kind.tolist()
         self._latency_ms, self._token_ms = self.tables.pair.tolist()  # of a transfer, [P][D]
         self._pool_size = {"prefill": cluster.num_prefill, "decode": cluster.num_decode}
+        self._prefill_times = [profile.prefill_ms for profile in self.tables.prefill_profiles]
         self._largest_blocks = int(self.tables.capacity_blocks.max())
         self._largest_tokens = self._largest_blocks * BLOCK_TOKENS
         self._bind_replica_columns()
@@ -552,10 +553,10 @@ class ClusterState:
     def _time_prefill(self, slot: int, input_tokens: int, cached_tokens: int) -> None:
         area = input_tokens * input_tokens
         times = self._prefill_at
-        for kind, profile in enumerate(self.tables.prefill_profiles):
-            full_ms = part_ms = profile.prefill_ms(input_tokens, area)
+        for kind, prefill_ms in enumerate(self._prefill_times):
+            full_ms = part_ms = prefill_ms(input_tokens, area)
             if cached_tokens:
-                part_ms = profile.prefill_ms(input_tokens - cached_tokens, area - cached_tokens * cached_tokens)
+                part_ms = prefill_ms(input_tokens - cached_tokens, area - cached_tokens * cached_tokens)
             times[slot, kind, 0], times[slot, kind, 1] = full_ms, part_ms
 
     def _prefix_of(self, record: WorkflowRecord, group: str) -> int:
@@ -606,12 +607,15 @@ class ClusterState:
 
     def _run_decode(self, d: int, now_ms: float) -> None:
         """Let the virtual step count of a decode replica run up to `now_ms`."""
+        elapsed_ms = now_ms - self._last[d]
+        if not elapsed_ms:
+            return
+        self._last[d] = now_ms
         running = self._running[d]
         if running:
-            steps = (now_ms - self._last[d]) / max(self._step_ms[d], 1e-6)
+            steps = elapsed_ms / max(self._step_ms[d], 1e-6)
             self._steps[d] += steps
             self._context[d] += running * steps
-        self._last[d] = now_ms
 
     def _pace_decode(self, d: int) -> None:
         running = self._running[d]

@@ -64,6 +64,7 @@ class DecodeServer:
         "_t0_ms",
         "_targets",
         "_version",
+        "_waiting",
         "_wake",
         "busy_ms",
         "capacity_blocks",
@@ -102,6 +103,7 @@ class DecodeServer:
         self.up, self.dirty, self.busy_ms = True, False, 0.0
         self.num_segments = self.num_growths = self.num_pushbacks = self.num_blocked = 0
         self._pace = DecodePace(replica.profile)
+        self._waiting = queue.members
         self._growth_tokens, self._load_ms_per_token = growth_tokens, load_ms_per_token
         self._joined, self._finished, self._grown = joined, finished, grown
         self._recompute, self._refine, self._wake = recompute, refine, wake
@@ -149,7 +151,7 @@ class DecodeServer:
 
     def _fitting_head(self) -> CallRun | None:
         """The call that waits first, if its reservation fits now."""
-        if not self.queue.members or (head := self.queue.head()) is None:
+        if not self._waiting or (head := self.queue.head()) is None:
             return None
         if self._num_admitted < self.max_running and self.blocks_for(head) <= self.free_blocks:
             return head

@@ -15,7 +15,8 @@ class Flow:
     """One transfer under way: `left` bytes at `since_ms`, moving at `rate` bytes/ms until `end_ms`.
 
     `event_ms` is when its end will be looked at, `due_ms` when it will be delivered (inf: not scheduled). A `lone`
-    flow has shared no card so far: nobody else cares when it ends, so that its delivery is its only event.
+    flow has shared no card so far: nobody else cares when it ends, so that its delivery is its only event. `full_rate`
+    is what it would have with nobody else.
     """
 
     __slots__ = (
@@ -24,6 +25,7 @@ class Flow:
         "due_ms",
         "end_ms",
         "event_ms",
+        "full_rate",
         "latency_ms",
         "left",
         "lone",
@@ -33,9 +35,11 @@ class Flow:
         "src",
     )
 
-    def __init__(self, run: CallRun, src: int, dst: int, num_bytes: float, latency_ms: float, now_ms: float) -> None:
+    def __init__(
+        self, run: CallRun, src: int, dst: int, num_bytes: float, latency_ms: float, now_ms: float, full_rate: float
+    ) -> None:
         self.run, self.src, self.dst, self.left = run, src, dst, num_bytes
-        self.latency_ms, self.since_ms = latency_ms, now_ms
+        self.latency_ms, self.since_ms, self.full_rate = latency_ms, now_ms, full_rate
         self.rate = 0.0
         self.end_ms = self.event_ms = self.due_ms = _NEVER
         self.lone = self.contended = False
@@ -77,7 +81,10 @@ class Network:
 
     def start(self, now_ms: float, run: CallRun, src: int, dst: int, num_bytes: float, latency_ms: float) -> None:
         """Begin to move `num_bytes` from prefill replica `src` to decode replica `dst`."""
-        flow = Flow(run, src, dst, num_bytes, latency_ms, now_ms)
+        full_rate = min(self._src_rate[src], self._dst_rate[dst])
+        if self._link_rate:
+            full_rate = min(full_rate, self._link_rate.get((src, dst), _NEVER))
+        flow = Flow(run, src, dst, num_bytes, latency_ms, now_ms, full_rate)
         run.flow = flow
         at_src, at_dst = self._at_src[src], self._at_dst[dst]
         if at_src or at_dst:
@@ -85,7 +92,7 @@ class Network:
         flow.lone = not (at_src or at_dst)
         at_src[flow] = at_dst[flow] = None
         if flow.lone:
-            flow.rate = self._rate_alone(src, dst)
+            flow.rate = full_rate
             flow.end_ms = now_ms + flow.left / flow.rate
             self._deliver_later(flow)
         else:
@@ -112,18 +119,18 @@ class Network:
             if flow.src != src:
                 self._set_rate(now_ms, flow)
 
-    def _rate_alone(self, src: int, dst: int) -> float:
-        return min(self._src_rate[src], self._dst_rate[dst], self._link_rate.get((src, dst), _NEVER))
-
     def _set_rate(self, now_ms: float, flow: Flow) -> None:
         src, dst = flow.src, flow.dst
         rate = min(self._src_rate[src] / len(self._at_src[src]), self._dst_rate[dst] / len(self._at_dst[dst]))
         if self._link_rate and (src, dst) in self._link_rate:
             rate = min(rate, self._link_rate[src, dst] / sum(other.dst == dst for other in self._at_src[src]))
         if rate != flow.rate:
-            flow.contended |= rate < self._rate_alone(src, dst)
-            flow.left = max(0.0, flow.left - flow.rate * (now_ms - flow.since_ms))
-            flow.since_ms, flow.rate = now_ms, rate
+            if rate < flow.full_rate:
+                flow.contended = True
+            if now_ms > flow.since_ms:
+                flow.left = max(0.0, flow.left - flow.rate * (now_ms - flow.since_ms))
+                flow.since_ms = now_ms
+            flow.rate = rate
             flow.end_ms = now_ms + flow.left / rate
         if flow.lone:  # its end matters to others now
             flow.lone, flow.due_ms = False, _NEVER
