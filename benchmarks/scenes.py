@@ -4,8 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from hexsolve.arrivals import Poisson
 from hexsolve.catalog import load_cluster
 from hexsolve.cluster import Cluster
+from hexsolve.engine import PlacementEngine
+from hexsolve.generate import generate
+from hexsolve.listplan import plan_by_risk
+from hexsolve.policy import Plan
+from hexsolve.sim import simulate
 from hexsolve.snapshot import Snapshot
 from hexsolve.state import ClusterState
 
@@ -47,3 +53,46 @@ def busy_snapshot(waiting: int, num_prefill: int, num_decode: int, *, running: i
     for p in range(num_prefill):
         state.prefill_batch(0.0, p, now_ms + float(rng.uniform(0.0, 200.0)))
     return state.snapshot(100.0)
+
+
+class _Recorder:
+    """HexAGenT's greedy that keeps a copy of every snapshot with exactly `waiting` calls."""
+
+    name, replans = "hexagent", True
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+        self.kept: list[Snapshot] = []
+
+    def plan(self, snapshot: Snapshot) -> Plan:
+        if len(snapshot.waiting) == self.waiting:
+            self.kept.append(copy_of(snapshot))
+        return plan_by_risk(snapshot)
+
+
+def copy_of(snapshot: Snapshot) -> Snapshot:
+    """A snapshot that outlives the state it is a view of."""
+    names = ("calls", "prefill_ms", "held_tokens", "prefills", "decodes")
+    return replace(snapshot, **{name: getattr(snapshot, name).copy() for name in names})
+
+
+def recorded_snapshots(waiting: int, count: int) -> list[Snapshot]:
+    """`count` moments with exactly `waiting` waiting calls, from simulations of text2sql, bfcl and mixed on Hetero-1.
+
+    Rates are near saturation; seeds go on until there are enough moments, at most eight of one run.
+    """
+    cluster = load_cluster("hetero-1-llama-70b")
+    found: list[Snapshot] = []
+    seed = 0
+    while len(found) < count:
+        for name, rate_per_s in (("text2sql", 2.1), ("bfcl", 14.0), ("mixed", 3.6)):
+            recorder = _Recorder(waiting)
+            simulate(
+                cluster,
+                generate(name, 100, seed=seed, arrivals=Poisson(rate_per_s)),
+                PlacementEngine(cluster, recorder),
+            )
+            kept = recorder.kept
+            found += kept[:: max(1, len(kept) // 8)][:8]
+        seed += 1
+    return found[:count]

@@ -18,6 +18,7 @@ _KERNEL_MODULES = (
     "tables.py",
     "snapshot.py",
     "projection.py",
+    "settle.py",
     "listplan.py",
     "standalone.py",
     "adoption.py",

@@ -158,14 +158,14 @@ def _decode_at(
         tokens = max(1.0, float(call.predicted_tokens))
         for d in range(decodes.shape[0]):
             if decodes[d].up == 1 and call.kv_blocks <= decodes[d].capacity_blocks:
-                batch = others[d] + 1.0
-                mean = (others[d] * context[d] + call.input_tokens + 0.5 * tokens) / batch
+                batch = others[i, d] + 1.0
+                mean = (context[i, d] + call.input_tokens + 0.5 * tokens) / batch
                 result[i, d] = tokens * step_ms(knots, knot_count, grid, decodes[d].kind, batch, mean)
     return result
 
 
 def decode_at(snapshot: Snapshot, rows: Ints, others: Floats, context: Floats) -> Floats:
-    """Decode time in ms of `rows` on every decode replica beside `others` [D] calls of mean context `context` [D].
+    """Decode time in ms of `rows` on every decode replica d beside `others` [:, d] calls with `context` [:, d] tokens.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def decode_at(snapshot: Snapshot, rows: Ints, others: Floats, context: Floats) -
 
 def held_spans(snapshot: Snapshot) -> Floats:
     """Projected (start, finish) in ms of the decode of every running and in-flight row, [n, 2]; nan for the others."""
-    return _held_spans(*_arguments(snapshot))
+    return _held_spans(*kernel_arguments(snapshot))
 
 
 def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
@@ -190,7 +190,8 @@ def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
     recompute_limit : above this many waiting calls the risks are sorted once instead of recomputed after each pick.
     """
     waiting = snapshot.waiting
-    return _to_plan(snapshot, waiting, _plan_by_risk(*_arguments(snapshot), waiting, int(recompute_limit)), "hexagent")
+    kernel_plan = _plan_by_risk(*kernel_arguments(snapshot), waiting, int(recompute_limit))
+    return _to_plan(snapshot, waiting, kernel_plan, "hexagent")
 
 
 def plan_in_order(
@@ -217,11 +218,11 @@ def plan_in_order(
     nowhere = np.full(len(waiting), -1, dtype=np.int64)
     # One array type only: another layout would be compiled anew, in the middle of serving.
     fixed = [nowhere if column is None else np.ascontiguousarray(column, np.int64) for column in (prefill, decode)]
-    kernel_plan = _plan_in_order(*_arguments(snapshot), waiting, order, *fixed)
+    kernel_plan = _plan_in_order(*kernel_arguments(snapshot), waiting, order, *fixed)
     return _to_plan(snapshot, waiting, kernel_plan, provenance, rank)
 
 
-def _arguments(
+def kernel_arguments(
     snapshot: Snapshot,
 ) -> tuple[float, Records, Floats, Ints, Records, Records, Floats, Floats, Ints, Floats]:
     tables = snapshot.tables

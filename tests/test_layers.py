@@ -16,6 +16,7 @@ LAYERS = (
     ("cluster_file", "projection", "snapshot"),
     ("catalog", "policy", "standalone"),
     ("generate", "listplan", "state"),
+    ("settle",),
     ("adoption", "epoch", "inbox", "placement"),
     ("backends",),
     ("solve",),

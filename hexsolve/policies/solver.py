@@ -180,10 +180,13 @@ def _load_solve() -> SolveFunction:
 
 
 def _literals_worth(budget_ms: float) -> int:
-    """The most replica choices for which a solver start paid within `budget_ms`, by calibration (`solve.GATES`)."""
+    """The most replica choices for which a solver start pays within `budget_ms`.
+
+    `solve.GATES` says where it began to pay on an idle machine; twice that budget leaves room for a busy one.
+    """
     from hexsolve.solve import GATES
 
-    return max((gate.max_literals for gate in GATES if gate.min_budget_ms <= budget_ms), default=0)
+    return max((gate.max_literals for gate in GATES if 2 * gate.min_budget_ms <= budget_ms), default=0)
 
 
 @cache
