@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_states import IN_FLIGHT, adopt, busy_state, cluster, mixed_cluster, profile, push, ready
 
 from hexsolve.jit import COMPILED
-from hexsolve.listplan import _arguments, held_spans, plan_by_risk
+from hexsolve.listplan import kernel_arguments, held_spans, plan_by_risk
 from hexsolve.profile import DecodeTable
 from hexsolve.projection import World, apply, best_pair, decode_alone, open_timeline, step_ms
 from hexsolve.state import ClusterState
@@ -157,7 +157,7 @@ def test_step_time_is_the_profile_s_for_lines_and_tables_that_start_late():
 
 def timeline_of(snapshot):
     """The timeline after every waiting call was placed at its best, in row order; and the spans of what is held."""
-    world = World(*_arguments(snapshot))
+    world = World(*kernel_arguments(snapshot))
     held = np.full((len(snapshot.calls), 2), np.nan)
     timeline = open_timeline(world, len(snapshot.waiting), held)
     alone = np.empty(len(snapshot.decodes))

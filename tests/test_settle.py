@@ -48,10 +48,8 @@ def test_settled_times_equal_a_walk_in_small_steps(seed):
         spans = [(plan.start_ms[j], plan.finish_ms[j]) for j in np.flatnonzero(plan.decode == d)]
         on_replica = (snapshot.calls["decode"] == d) & np.isfinite(held[:, 1])
         spans += [(start, end) for start, end in held[on_replica]]
-        step = decode[d].decode_step_ms
-        expected = walk(
-            spans, step, plan.start_ms[i], plan.finish_ms[i], snapshot.calls["predicted_tokens"][plan.rows[i]]
-        )
+        tokens = snapshot.calls["predicted_tokens"][plan.rows[i]]
+        expected = walk(spans, decode[d].decode_step_ms, plan.start_ms[i], plan.finish_ms[i], tokens)
         assert settled[i] == pytest.approx(expected, abs=0.5, rel=1e-4)
 
 
