@@ -17,6 +17,7 @@ from hexsolve.projection import (
     given_pair,
     open_timeline,
     projected_risk,
+    sorted_order,
     step_ms,
 )
 from hexsolve.snapshot import Snapshot
@@ -55,7 +56,7 @@ def _plan_by_risk(
         end[i], start[i], finish[i] = best.prefill_end_ms, best.start_ms, best.finish_ms
         risk[i] = projected_risk(world, waiting[i], best.finish_ms)
     if n > recompute_limit:
-        ranked = np.argsort(-risk, kind="mergesort")
+        ranked = sorted_order(-risk)
         for x in range(n):
             i = ranked[x]
             order[x] = i
@@ -86,7 +87,7 @@ def _plan_by_risk(
 
 
 @kernel
-def _plan_in_order(
+def place_in_order(
     now_ms: float,
     calls: Records,
     prefill_ms: Floats,
@@ -191,7 +192,7 @@ def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
     """
     waiting = snapshot.waiting
     kernel_plan = _plan_by_risk(*kernel_arguments(snapshot), waiting, int(recompute_limit))
-    return _to_plan(snapshot, waiting, kernel_plan, "hexagent")
+    return to_plan(snapshot, waiting, kernel_plan, "hexagent")
 
 
 def plan_in_order(
@@ -215,11 +216,13 @@ def plan_in_order(
     """
     waiting = snapshot.waiting
     order = np.ascontiguousarray(order, np.int64)
-    nowhere = np.full(len(waiting), -1, dtype=np.int64)
     # One array type only: another layout would be compiled anew, in the middle of serving.
-    fixed = [nowhere if column is None else np.ascontiguousarray(column, np.int64) for column in (prefill, decode)]
-    kernel_plan = _plan_in_order(*kernel_arguments(snapshot), waiting, order, *fixed)
-    return _to_plan(snapshot, waiting, kernel_plan, provenance, rank)
+    fixed = [
+        np.full(len(waiting), -1, dtype=np.int64) if column is None else np.ascontiguousarray(column, np.int64)
+        for column in (prefill, decode)
+    ]
+    kernel_plan = place_in_order(*kernel_arguments(snapshot), waiting, order, *fixed)
+    return to_plan(snapshot, waiting, kernel_plan, provenance, rank)
 
 
 def kernel_arguments(
@@ -240,7 +243,7 @@ def kernel_arguments(
     )
 
 
-def _to_plan(
+def to_plan(
     snapshot: Snapshot, waiting: Ints, kernel_plan: KernelPlan, provenance: str, rank: Ints | None = None
 ) -> Plan:
     order, prefill, decode, finish_ms, start_ms = kernel_plan

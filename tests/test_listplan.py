@@ -216,11 +216,11 @@ def test_other_number_types_do_not_compile_the_kernels_again():
     order = np.arange(n)
     expected = plan_in_order(snapshot, order)
 
-    before = [len(getattr(kernel, "signatures", ())) for kernel in (listplan._plan_in_order, listplan._plan_by_risk)]
+    before = [len(getattr(kernel, "signatures", ())) for kernel in (listplan.place_in_order, listplan._plan_by_risk)]
     odd = np.full((n, 2), -1, dtype=np.int32)
     plan = plan_in_order(snapshot, order.astype(np.int32), prefill=odd[:, 0], decode=odd[:, 1])
     plan_by_risk(snapshot, np.int32(128))
-    after = [len(getattr(kernel, "signatures", ())) for kernel in (listplan._plan_in_order, listplan._plan_by_risk)]
+    after = [len(getattr(kernel, "signatures", ())) for kernel in (listplan.place_in_order, listplan._plan_by_risk)]
     assert np.array_equal(plan.finish_ms, expected.finish_ms)
     assert after == before
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from small_states import IN_FLIGHT, adopt, busy_state, cluster, mixed_cluster, profile, push, ready
 
 from hexsolve.jit import COMPILED
-from hexsolve.listplan import kernel_arguments, held_spans, plan_by_risk
+from hexsolve.listplan import held_spans, kernel_arguments, plan_by_risk
 from hexsolve.profile import DecodeTable
-from hexsolve.projection import World, apply, best_pair, decode_alone, open_timeline, step_ms
+from hexsolve.projection import World, apply, best_pair, decode_alone, open_timeline, sorted_order, step_ms
 from hexsolve.state import ClusterState
 from hexsolve.tables import DECODE, ClusterTables
 
@@ -215,6 +215,12 @@ def assert_blocks_add_up(snapshot, d, timeline, placed, held):
             rows = [row for begin, stop, row in spans if begin <= (start + end) / 2 < stop]
             assert timeline.spans["blocks"][d, x] == snapshot.calls["kv_blocks"][rows].sum()
             assert timeline.spans["running"][d, x] == len(rows)
+
+
+@given(keys=st.lists(st.integers(-5, 5) | st.just(-(2**62)), max_size=40))
+def test_sorted_order_is_a_stable_sort(keys):
+    column = np.array(keys, dtype=np.int64)
+    assert sorted_order(column).tolist() == np.argsort(column, kind="stable").tolist()
 
 
 # -- compiled == interpreted -------------------------------------------------------------------------------------------

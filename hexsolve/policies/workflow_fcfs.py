@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hexsolve.jit import kernel
-from hexsolve.listplan import plan_in_order
+from hexsolve.listplan import KernelPlan, kernel_arguments, place_in_order, to_plan
 from hexsolve.policy import Plan
+from hexsolve.projection import sorted_order
 from hexsolve.snapshot import Snapshot
-from hexsolve.tables import UNRANKED, Ints, Records
+from hexsolve.tables import UNRANKED, Floats, Ints, Records
 
 SERIAL_BITS = 20
 
@@ -26,8 +27,8 @@ class WorkflowFcfs:
     replans: bool = False
 
     def plan(self, snapshot: Snapshot) -> Plan:
-        rank, ahead, prefill, decode = _by_arrival(snapshot.calls, snapshot.waiting)
-        return plan_in_order(snapshot, ahead, prefill=prefill, decode=decode, rank=rank, provenance=self.name)
+        rank, kernel_plan = _plan(*kernel_arguments(snapshot), snapshot.waiting)
+        return to_plan(snapshot, snapshot.waiting, kernel_plan, self.name, rank)
 
 
 @kernel
@@ -46,5 +47,30 @@ def _by_arrival(calls: Records, waiting: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         prefill[i], decode[i] = call.prefill, call.decode
         if call.prefill < 0:
             last_new = max(last_new, rank[i])
-    ahead = np.flatnonzero(rank <= last_new)
-    return rank, ahead[np.argsort(rank[ahead], kind="mergesort")], prefill, decode
+    ahead = np.empty(n, np.int64)
+    count = 0
+    for i in sorted_order(rank):
+        if rank[i] <= last_new:
+            ahead[count] = i
+            count += 1
+    return rank, ahead[:count], prefill, decode
+
+
+@kernel
+def _plan(
+    now_ms: float,
+    calls: Records,
+    prefill_ms: Floats,
+    held_tokens: Ints,
+    prefills: Records,
+    decodes: Records,
+    pair: Floats,
+    knots: Floats,
+    knot_count: Ints,
+    grid: Floats,
+    waiting: Ints,
+) -> tuple[Ints, KernelPlan]:
+    """Ranks and placements in one compiled call: this is what most of a decision's time goes to."""
+    rank, ahead, prefill, decode = _by_arrival(calls, waiting)
+    world = (now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
+    return rank, place_in_order(*world, waiting, ahead, prefill, decode)
