@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from numba import njit as _njit
+from numba.core.options import DefaultOptions
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -38,7 +39,7 @@ def kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
 
 def leaf(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
     """`kernel` for a function that makes no array: without reference counts a call costs half as much."""
-    return _compile(function, {"_nrt": False})
+    return _compile(function, {"_nrt": False} if hasattr(DefaultOptions, "_nrt") else {})
 
 
 def _compile(function: Callable[_Params, _Result], options: dict[str, bool]) -> Callable[_Params, _Result]:

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 SolveFunction = Callable[..., Any]
 # (budget in ms, replica choices) with the largest mean gain after both judges, on 60 epochs of 32 waiting calls that
-# were recorded on Hetero-1 (2026-11-21): 4 calls at 20 ms gained 1.0 % of Σ R^8, 6 at 50 ms 1.6 %, 6 and 8 at 200 ms 1.7
-# and 1.5 %; 16 calls gained 0.0, 0.1 and 1.0 %. From 1 s on by the gains of the solver alone, up to 32 calls.
+# were recorded on Hetero-1 (2026-11-21): 4 calls at 20 ms gained 1.0 % of Σ R^8, 6 at 50 ms 1.6 %, 6 and 8 at 200 ms
+# 1.7 and 1.5 %; 16 calls gained 0.0, 0.1 and 1.0 %. From 1 s on by the gains of the solver alone, up to 32 calls.
 _WINDOWS = ((10.0, 48), (20.0, 64), (50.0, 96), (200.0, 128), (1000.0, 256), (5000.0, 512))
 _RESERVE_MS = 1.5  # kept back for decoding and comparing the result
 
