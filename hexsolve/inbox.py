@@ -5,7 +5,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from hexsolve import events as ev
-from hexsolve.state import MAX_CLOCK_MS, ClusterState
+from hexsolve.books import MAX_CLOCK_MS
+from hexsolve.state import ClusterState
 from hexsolve.tables import WAIT_PREFILL
 
 
