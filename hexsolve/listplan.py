@@ -28,20 +28,11 @@ KernelPlan = tuple[Ints, Ints, Ints, Floats, Floats]  # order, prefill, decode, 
 
 @kernel
 def _plan_by_risk(
-    now_ms: float,
-    calls: Records,
-    prefill_ms: Floats,
-    held_tokens: Ints,
-    prefills: Records,
-    decodes: Records,
-    pair: Floats,
-    knots: Floats,
-    knot_count: Ints,
-    grid: Floats,
+    world: World,
     waiting: Ints,
     recompute_limit: int,
 ) -> KernelPlan:
-    world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
+    calls, decodes = world.calls, world.decodes
     n = waiting.shape[0]
     timeline = open_timeline(world, n, np.empty((calls.shape[0], 2)))
     alone = np.empty((n, decodes.shape[0]))
@@ -88,22 +79,13 @@ def _plan_by_risk(
 
 @kernel
 def place_in_order(
-    now_ms: float,
-    calls: Records,
-    prefill_ms: Floats,
-    held_tokens: Ints,
-    prefills: Records,
-    decodes: Records,
-    pair: Floats,
-    knots: Floats,
-    knot_count: Ints,
-    grid: Floats,
+    world: World,
     waiting: Ints,
     order: Ints,
     fixed_prefill: Ints,
     fixed_decode: Ints,
 ) -> KernelPlan:
-    world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
+    calls, prefills, decodes = world.calls, world.prefills, world.decodes
     n = waiting.shape[0]
     timeline = open_timeline(world, order.shape[0], np.empty((calls.shape[0], 2)))
     alone = np.empty(decodes.shape[0])
@@ -125,18 +107,9 @@ def place_in_order(
 
 @kernel
 def _held_spans(
-    now_ms: float,
-    calls: Records,
-    prefill_ms: Floats,
-    held_tokens: Ints,
-    prefills: Records,
-    decodes: Records,
-    pair: Floats,
-    knots: Floats,
-    knot_count: Ints,
-    grid: Floats,
+    world: World,
 ) -> Floats:
-    world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
+    calls = world.calls
     held = np.full((calls.shape[0], 2), np.nan)
     open_timeline(world, 0, held)
     return held
@@ -180,7 +153,7 @@ def decode_at(snapshot: Snapshot, rows: Ints, others: Floats, context: Floats) -
 
 def held_spans(snapshot: Snapshot) -> Floats:
     """Projected (start, finish) in ms of the decode of every running and in-flight row, [n, 2]; nan for the others."""
-    return _held_spans(*kernel_arguments(snapshot))
+    return _held_spans(world_of(snapshot))
 
 
 def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
@@ -191,7 +164,7 @@ def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
     recompute_limit : above this many waiting calls the risks are sorted once instead of recomputed after each pick.
     """
     waiting = snapshot.waiting
-    kernel_plan = _plan_by_risk(*kernel_arguments(snapshot), waiting, int(recompute_limit))
+    kernel_plan = _plan_by_risk(world_of(snapshot), waiting, int(recompute_limit))
     return to_plan(snapshot, waiting, kernel_plan, "hexagent")
 
 
@@ -221,15 +194,14 @@ def plan_in_order(
         np.full(len(waiting), -1, dtype=np.int64) if column is None else np.ascontiguousarray(column, np.int64)
         for column in (prefill, decode)
     ]
-    kernel_plan = place_in_order(*kernel_arguments(snapshot), waiting, order, *fixed)
+    kernel_plan = place_in_order(world_of(snapshot), waiting, order, *fixed)
     return to_plan(snapshot, waiting, kernel_plan, provenance, rank)
 
 
-def kernel_arguments(
-    snapshot: Snapshot,
-) -> tuple[float, Records, Floats, Ints, Records, Records, Floats, Floats, Ints, Floats]:
+def world_of(snapshot: Snapshot) -> World:
+    """What the kernels read of a snapshot. A tuple of a fixed make: other types would be compiled anew."""
     tables = snapshot.tables
-    return (
+    return World(
         float(snapshot.now_ms),
         snapshot.calls,
         snapshot.prefill_ms,

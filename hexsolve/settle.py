@@ -8,11 +8,11 @@ whole plans; knows nothing of how they were made.
 import numpy as np
 
 from hexsolve.jit import kernel
-from hexsolve.listplan import kernel_arguments
+from hexsolve.listplan import world_of
 from hexsolve.policy import Plan
 from hexsolve.projection import Timeline, World, find, occupy, open_timeline, step_ms
 from hexsolve.snapshot import Snapshot
-from hexsolve.tables import Floats, Ints, Records
+from hexsolve.tables import Floats, Ints
 
 
 @kernel
@@ -36,22 +36,13 @@ def _count_off(world: World, timeline: Timeline, c: int, d: int, start_ms: float
 
 @kernel
 def _settled(
-    now_ms: float,
-    calls: Records,
-    prefill_ms: Floats,
-    held_tokens: Ints,
-    prefills: Records,
-    decodes: Records,
-    pair: Floats,
-    knots: Floats,
-    knot_count: Ints,
-    grid: Floats,
+    world: World,
     waiting: Ints,
     decode: Ints,
     start_ms: Floats,
     finish_ms: Floats,
 ) -> Floats:
-    world = World(now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
+    calls = world.calls
     n = waiting.shape[0]
     timeline = open_timeline(world, n, np.empty((calls.shape[0], 2)))
     for i in range(n):
@@ -69,4 +60,4 @@ def _settled(
 def settled_finish_ms(snapshot: Snapshot, plan: Plan) -> Floats:
     """float64 [n] decode finish of each waiting call in the batches that the whole plan makes; inf if not placed."""
     columns = np.ascontiguousarray(plan.decode, np.int64), plan.start_ms, plan.finish_ms
-    return _settled(*kernel_arguments(snapshot), snapshot.waiting, *columns)
+    return _settled(world_of(snapshot), snapshot.waiting, *columns)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from small_states import IN_FLIGHT, adopt, busy_state, cluster, mixed_cluster, profile, push, ready
 
 from hexsolve.jit import COMPILED
-from hexsolve.listplan import held_spans, kernel_arguments, plan_by_risk
+from hexsolve.listplan import held_spans, plan_by_risk, world_of
 from hexsolve.profile import DecodeTable
-from hexsolve.projection import World, apply, best_pair, decode_alone, open_timeline, sorted_order, step_ms
+from hexsolve.projection import apply, best_pair, decode_alone, open_timeline, sorted_order, step_ms
 from hexsolve.state import ClusterState
 from hexsolve.tables import DECODE, ClusterTables
 
@@ -157,7 +157,7 @@ def test_step_time_is_the_profile_s_for_lines_and_tables_that_start_late():
 
 def timeline_of(snapshot):
     """The timeline after every waiting call was placed at its best, in row order; and the spans of what is held."""
-    world = World(*kernel_arguments(snapshot))
+    world = world_of(snapshot)
     held = np.full((len(snapshot.calls), 2), np.nan)
     timeline = open_timeline(world, len(snapshot.waiting), held)
     alone = np.empty(len(snapshot.decodes))

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from hexsolve.jit import kernel
-from hexsolve.listplan import KernelPlan, kernel_arguments, place_in_order, to_plan
+from hexsolve.listplan import KernelPlan, place_in_order, to_plan, world_of
 from hexsolve.policy import Plan
-from hexsolve.projection import sorted_order
+from hexsolve.projection import World, sorted_order
 from hexsolve.snapshot import Snapshot
-from hexsolve.tables import UNRANKED, Floats, Ints, Records
+from hexsolve.tables import UNRANKED, Ints, Records
 
 SERIAL_BITS = 20
 
@@ -27,7 +27,7 @@ class WorkflowFcfs:
     replans: bool = False
 
     def plan(self, snapshot: Snapshot) -> Plan:
-        rank, kernel_plan = _plan(*kernel_arguments(snapshot), snapshot.waiting)
+        rank, kernel_plan = _plan(world_of(snapshot), snapshot.waiting)
         return to_plan(snapshot, snapshot.waiting, kernel_plan, self.name, rank)
 
 
@@ -57,20 +57,7 @@ def _by_arrival(calls: Records, waiting: Ints) -> tuple[Ints, Ints, Ints, Ints]:
 
 
 @kernel
-def _plan(
-    now_ms: float,
-    calls: Records,
-    prefill_ms: Floats,
-    held_tokens: Ints,
-    prefills: Records,
-    decodes: Records,
-    pair: Floats,
-    knots: Floats,
-    knot_count: Ints,
-    grid: Floats,
-    waiting: Ints,
-) -> tuple[Ints, KernelPlan]:
+def _plan(world: World, waiting: Ints) -> tuple[Ints, KernelPlan]:
     """Ranks and placements in one compiled call: this is what most of a decision's time goes to."""
-    rank, ahead, prefill, decode = _by_arrival(calls, waiting)
-    world = (now_ms, calls, prefill_ms, held_tokens, prefills, decodes, pair, knots, knot_count, grid)
-    return rank, place_in_order(*world, waiting, ahead, prefill, decode)
+    rank, ahead, prefill, decode = _by_arrival(world.calls, waiting)
+    return rank, place_in_order(world, waiting, ahead, prefill, decode)
