@@ -299,7 +299,7 @@ def _lay_running(world: World, timeline: Timeline, held: Floats) -> None:
             while x > 1 and spans[d, x - 1].start_ms > end:
                 spans[d, x] = spans[d, x - 1]
                 x -= 1
-            spans[d, x].start_ms, spans[d, x].blocks = end, call.kv_blocks  # for now the blocks that leave
+            spans[d, x].start_ms, spans[d, x].blocks = end, call.kv_blocks  # the blocks that leave; summed up below
     for d in range(decodes.shape[0]):
         timeline.peak_blocks[d] = spans[d, 0].blocks
         timeline.peak_running[d] = spans[d, 0].running
