@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("errors", "events", "jit", "watchdog"),
+    ("atomic", "errors", "events", "jit", "watchdog"),
     ("workflow", "profile", "datafile"),
     ("cluster", "arrivals", "decode_pace", "predict", "profile_fit"),
     ("io", "load", "profile_file", "tables"),

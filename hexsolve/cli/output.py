@@ -4,7 +4,6 @@ import json
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from hexsolve.atomic import write_atomically
 from hexsolve.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,17 +53,7 @@ def write_file(target: str, content: bytes) -> None:
     if target == "-":
         click.echo(content, nl=not content.endswith(b"\n"))
         return
-    path = Path(target)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(Path(target), (content,))
 
 
 def json_bytes(value: Any, *, indent: int | None = 1) -> bytes:

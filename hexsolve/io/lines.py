@@ -1,9 +1,7 @@
 """Lines of a file, and what is wrong with them. Knows bytes, JSON and line numbers; knows no workload format."""
 
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,26 +122,6 @@ def _explain(message: str, inside: str) -> str:
 
 def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part).replace(".[", "[")
-
-
-def write_atomically(path: Path, lines: Iterable[str]) -> None:
-    """Write all lines or nothing: to a temporary file beside `path`, which then takes its place."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, _permissions(path))
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _permissions(path: Path) -> int:
-    """The mode `path` has, or the usual one for a new file: mkstemp's own mode would hide it from other users."""
-    return path.stat().st_mode & 0o777 if path.exists() else 0o644
 
 
 def to_json(record: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
+from hexsolve.atomic import write_atomically
 from hexsolve.errors import InputError
 from hexsolve.io.agentic_mooncake import SCHEMA, agentic_mooncake_lines, read_agentic_mooncake
 from hexsolve.io.azure import HEADER, read_azure
 from hexsolve.io.canonical import read_canonical
-from hexsolve.io.lines import Problems, decode, numbered_lines, write_atomically
+from hexsolve.io.lines import Problems, decode, numbered_lines
 from hexsolve.io.mooncake import read_mooncake
 from hexsolve.io.trace import read_trace
 from hexsolve.workflow import Workflow, Workload, canonical_line
@@ -100,7 +101,7 @@ def write_workload(workload: Workload, path: str | os.PathLike[str], format: str
     """
     if format not in WRITERS:
         raise InputError(f"format: expected one of {', '.join(WRITERS)}, got {format!r}")
-    write_atomically(Path(path), WRITERS[format](workload, **options))
+    write_atomically(Path(path), (line.encode() for line in WRITERS[format](workload, **options)))
 
 
 def _reader(path: Path, format: str) -> Reader:
