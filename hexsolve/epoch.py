@@ -164,7 +164,7 @@ def _objective(
 
 def projected_cost(snapshot: Snapshot, plan: Plan, exponent: int) -> float:
     """Σ_w (max over w's waiting calls of R)^exponent of a plan in the projection; calls without placement are left out,
-    so compare plans with `projects_better`.
+    so compare plans by `projected_key`.
 
     The same objective as the problem's, on the whole queue, with every decode in the batches that the plan makes
     (`settled_finish_ms`).
@@ -179,12 +179,14 @@ def projected_cost(snapshot: Snapshot, plan: Plan, exponent: int) -> float:
     return float(np.sum(worst**exponent))
 
 
+def projected_key(snapshot: Snapshot, plan: Plan, exponent: int) -> tuple[int, float]:
+    """What plans are compared by, smaller is better: calls left without placement, then `projected_cost`."""
+    return int(np.sum(~np.isfinite(plan.finish_ms))), projected_cost(snapshot, plan, exponent)
+
+
 def projects_better(snapshot: Snapshot, plan: Plan, than: Plan, exponent: int) -> bool:
-    """Whether a plan places no fewer calls and its `projected_cost` is strictly lower."""
-    placed, placed_than = (int(np.isfinite(p.finish_ms).sum()) for p in (plan, than))
-    if placed != placed_than:
-        return placed > placed_than
-    return projected_cost(snapshot, plan, exponent) < projected_cost(snapshot, than, exponent)
+    """Whether a plan places more calls, or as many at a strictly lower `projected_cost`."""
+    return projected_key(snapshot, plan, exponent) < projected_key(snapshot, than, exponent)
 
 
 def projected(snapshot: Snapshot, plan: Plan) -> Plan:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
-from hexsolve.epoch import EpochIndex, EpochParams, projected, projected_cost, projects_better, to_problem
+from hexsolve.epoch import EpochIndex, EpochParams, projected, projected_key, to_problem
 from hexsolve.errors import InputError
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policy import Plan, Policy
@@ -156,9 +156,9 @@ class SolverPolicy:
             proved = optimal and price == greedy_cost
             return greedy, receipt | {"outcome": "greedy_optimal" if proved else "greedy_kept"}
         plan = index.to_plan(problem, result.decision, self.name)
-        before, after = (projected_cost(snapshot, p, self.params.exponent) for p in (greedy, plan))
-        receipt |= {"projected_greedy": before, "projected": after}
-        if not projects_better(snapshot, plan, greedy, self.params.exponent):
+        before, after = (projected_key(snapshot, p, self.params.exponent) for p in (greedy, plan))
+        receipt |= {"projected_greedy": before[1], "projected": after[1]}
+        if not after < before:
             return greedy, receipt | {"outcome": "greedy_kept"}
         return plan, receipt | {"outcome": "better_optimal" if optimal else "better"}
 
