@@ -20,7 +20,7 @@ import numpy as np
 
 from hexsolve.adoption import adopt, objection
 from hexsolve.cluster import Cluster
-from hexsolve.epoch import carry_over, projected, projects_better
+from hexsolve.epoch import EpochParams, carry_over, projected, projects_better
 from hexsolve.errors import InputError
 from hexsolve.events import Event
 from hexsolve.inbox import Inbox
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 LatencyModel = Callable[[float, int], float]
 """(measured wall ms, waiting calls) -> ms after which the plan lands."""
 
-_EXPONENT = 8  # of the projected cost by which a landed plan has to beat the fallback's
+_EXPONENT = EpochParams().exponent  # of the projected cost by which a landed plan has to beat the fallback's
 _ALWAYS = frozenset({"call_ready", "call_requeued", "replica_down", "replica_up"})
 
 
@@ -177,7 +177,7 @@ class PlacementEngine:
     def place(self, now_ms: float) -> list[Placement]:
         """One epoch; returns the placement of every waiting call, most urgent first."""
         self.decide(now_ms)
-        return placements(self.state, self._plan, now_ms) if self._plan is not None else []
+        return placements(self.state, self._plan) if self._plan is not None else []
 
     def close(self) -> None:
         """Stop the background thread, if there is one; a plan in the making is dropped, the fallback goes on."""

@@ -4,7 +4,7 @@ Times are milliseconds on the caller's own clock, non-decreasing. Calls are name
 by their name in the cluster. As JSON each event is an object with `"type"`: its class name in snake case.
 """
 
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -135,8 +135,6 @@ Event: TypeAlias = (
     | ReplicaUp
     | WorkflowClose
 )
-
-Role = Literal["prefill", "decode"]
 
 
 def decode_event(line: bytes | str) -> Event:

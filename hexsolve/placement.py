@@ -47,7 +47,7 @@ class Placement:
         return f"{text} ({outcome})" if outcome else text
 
 
-def placements(state: ClusterState, plan: Plan, now_ms: float) -> list[Placement]:
+def placements(state: ClusterState, plan: Plan) -> list[Placement]:
     """Placements of the plan's calls that still wait and have a replica, most urgent first."""
     result = []
     for i in np.argsort(plan.rank, kind="stable"):

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from hexsolve.jit import kernel
-from hexsolve.tables import DECODE, PREFILL, TRANSFER, WAIT_DECODE, WAIT_PREFILL, ClusterTables, Floats, Ints, Records
+from hexsolve.tables import DECODE, WAIT_DECODE, WAIT_PREFILL, ClusterTables, Floats, Ints, Records
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +47,6 @@ class Snapshot:
     def running(self) -> Ints:
         """Rows of calls in decode."""
         return np.flatnonzero(self.calls["stage"] == DECODE)
-
-    @property
-    def in_flight(self) -> Ints:
-        """Rows of calls in prefill or KV transfer: their decode replica is bound, their KV is on its way."""
-        stage = self.calls["stage"]
-        return np.flatnonzero((stage == PREFILL) | (stage == TRANSFER))
 
 
 @kernel

@@ -49,7 +49,7 @@ def place_command(snapshot: str, policy: str, budget_ms: float, as_json: bool, e
     engine = restore(saved, built)
     frozen = engine.state.snapshot(saved.now_ms)
     plan = engine.policy.plan(frozen)
-    placed = placements(engine.state, plan, saved.now_ms)
+    placed = placements(engine.state, plan)
     certificate = certify(frozen, plan)
     if as_json:
         write_file("-", json_bytes(_document(policy, saved, plan, placed, certificate)))
