@@ -50,7 +50,8 @@ class Decision:
 
     def decode_finish(self, problem: Problem) -> Ints:
         """[N] tick the last output token is there."""
-        return self.decode_start + problem.decode_ticks[np.arange(problem.num_calls), self.decode]
+        ticks = problem.decode_ticks[np.arange(problem.num_calls), self.decode]
+        return self.decode_start + ticks + problem.crowding(self.decode)
 
     def priority_order(self, problem: Problem) -> Ints:
         """[N] calls, most urgent first: by prefill start (free) or decode start (locked), ties by index.

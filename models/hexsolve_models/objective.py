@@ -3,7 +3,7 @@
 One place for the objective (models/README.md §3): with F_w = max over the waiting calls c of workflow w of
 (decode finish of c + tail_ticks[c]),
 
-    f_w(F) = max_k (slope[w, k] * F + intercept[w, k])          convex, non-decreasing, integer
+    f_w(F) = max_k (slope[w, k] * F + intercept[w, k]) + late_weight[w] * [F > due_tick[w]]     non-decreasing, integer
     total  = (sum | max over w) of f_w(F_w)  +  sum_c call_weight[c] * finish_c
 """
 
@@ -19,9 +19,19 @@ Aggregate = Literal["sum", "max"]
 MAX_COEFFICIENT = 2**50  # keeps slope * tick and intercepts inside int64 and one cost inside a double
 
 
+_DIMENSIONS = (
+    ("slope", 2),
+    ("intercept", 2),
+    ("tail_ticks", 1),
+    ("call_weight", 1),
+    ("due_tick", 1),
+    ("late_weight", 1),
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Convex piecewise-linear costs of workflow finish ticks plus a linear cost of call finish ticks.
+    """Cost of workflow finish ticks, convex pieces and a step at the due tick, plus a linear cost of call finishes.
 
     Parameters
     ----------
@@ -33,6 +43,8 @@ class Objective:
         int64 [call], >= 0: cost per tick of the call's own finish, small, to break ties towards the mean.
     aggregate
         "sum" or "max" of the workflow costs.
+    due_tick, late_weight
+        int64 [workflow]: the step. |due| <= 2^50; weight 0..2^50. Default: no step anywhere.
 
     Raises
     ------
@@ -45,9 +57,14 @@ class Objective:
     tail_ticks: Ints
     call_weight: Ints
     aggregate: Aggregate = "sum"
+    due_tick: Ints = None  # type: ignore[assignment]  # an array after construction
+    late_weight: Ints = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        for field, ndim in (("slope", 2), ("intercept", 2), ("tail_ticks", 1), ("call_weight", 1)):
+        for field in ("due_tick", "late_weight"):
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, np.zeros(len(self.slope), dtype=np.int64))
+        for field, ndim in _DIMENSIONS:
             object.__setattr__(self, field, frozen_ints(f"objective.{field}", getattr(self, field), ndim))
         if self.slope.shape != self.intercept.shape or self.slope.shape[1] < 1:
             raise ValueError(
@@ -57,10 +74,17 @@ class Objective:
         num_calls = self.tail_ticks.size
         if self.call_weight.size != num_calls:
             raise ValueError(f"objective.call_weight has {self.call_weight.size} entries: expected {num_calls}")
+        for field in ("due_tick", "late_weight"):
+            if getattr(self, field).size != len(self.slope):
+                raise ValueError(
+                    f"objective.{field} has {getattr(self, field).size} entries: expected {len(self.slope)}"
+                )
         check_range("objective.slope", self.slope, 0, MAX_COEFFICIENT)
         check_range("objective.intercept", self.intercept, -MAX_COEFFICIENT, MAX_COEFFICIENT)
         check_range("objective.tail_ticks", self.tail_ticks, 0, 2**31 - 1)
         check_range("objective.call_weight", self.call_weight, 0, 2**31 - 1)
+        check_range("objective.due_tick", self.due_tick, -MAX_COEFFICIENT, MAX_COEFFICIENT)
+        check_range("objective.late_weight", self.late_weight, 0, MAX_COEFFICIENT)
         if self.aggregate not in ("sum", "max"):
             raise ValueError(f"objective.aggregate = {self.aggregate!r}: expected 'sum' or 'max'")
 
@@ -69,15 +93,26 @@ class Objective:
         return int(self.slope.shape[0])
 
     def pieces(self, workflow: int) -> list[tuple[int, int]]:
-        """(slope, intercept) of f_w as Python integers."""
+        """(slope, intercept) of the convex part of f_w as Python integers."""
         return list(zip(self.slope[workflow].tolist(), self.intercept[workflow].tolist(), strict=True))
 
     def workflow_cost(self, workflow: int, finish_tick: int) -> int:
         """f_w(F) in exact Python integers."""
-        return max(slope * finish_tick + intercept for slope, intercept in self.pieces(workflow))
+        late = int(self.late_weight[workflow]) if finish_tick > self.due_tick[workflow] else 0
+        return late + max(slope * finish_tick + intercept for slope, intercept in self.pieces(workflow))
 
     def latest_finish(self, workflow: int, max_cost: int) -> int | None:
         """The largest F with f_w(F) <= max_cost; None if the cost never exceeds it; may be negative."""
+        due, weight = int(self.due_tick[workflow]), int(self.late_weight[workflow])
+        late = self._latest_convex(workflow, max_cost - weight)
+        if weight == 0 or late is None or late > due:
+            return late
+        on_time = self._latest_convex(workflow, max_cost)
+        return due if on_time is None else min(on_time, due)
+
+    def _latest_convex(self, workflow: int, max_cost: int) -> int | None:
+        if any(slope == 0 and intercept > max_cost for slope, intercept in self.pieces(workflow)):
+            return -MAX_COEFFICIENT  # a flat piece alone costs more
         limits = [(max_cost - intercept) // slope for slope, intercept in self.pieces(workflow) if slope > 0]
         return min(limits, default=None)
 
@@ -170,6 +205,31 @@ def tardiness(
         tail_ticks,
         call_weight,
         "sum",
+    )
+
+
+def late_count(
+    elapsed_ticks: npt.ArrayLike,
+    horizon_ticks: npt.ArrayLike,
+    tail_ticks: npt.ArrayLike,
+    *,
+    alpha: float,
+    weight: npt.ArrayLike | int = 1,
+    call_weight: npt.ArrayLike | None = None,
+) -> Objective:
+    """weight (int >= 0, scalar or [workflow]) for every workflow with R > alpha."""
+    elapsed, horizon = _ages(elapsed_ticks, horizon_ticks)
+    if alpha <= 0:
+        raise ValueError(f"late_count(alpha={alpha}): expected alpha > 0")
+    tail = frozen_ints("tail_ticks", tail_ticks, 1)
+    flat = np.zeros((elapsed.size, 1), dtype=np.int64)
+    return Objective(
+        flat,
+        flat,
+        tail,
+        np.zeros_like(tail) if call_weight is None else np.asarray(call_weight),
+        due_tick=(np.floor(alpha * horizon) - elapsed).astype(np.int64),
+        late_weight=np.broadcast_to(np.asarray(weight), elapsed.shape),
     )
 
 

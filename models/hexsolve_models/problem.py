@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from heapq import heapify, heappop, heappush
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +48,15 @@ class Problem:
         [N] -> 0..W-1; every workflow has at least one call.
     objective
         Cost of a decision; W = objective.num_workflows.
+    crowding_ticks, uncrowded_calls
+        [N, D] >= 0 and [D] >= 0: a decode replica slows down with its batch. If n of the N calls decode on d in all,
+        each of them takes crowding_ticks[c, d] * max(0, n - uncrowded_calls[d]) ticks longer. Default: no slow-down.
+    edge_before, edge_after, edge_lag
+        [E]: free call edge_after starts its prefill edge_lag >= 0 ticks after edge_before's decode finish or later.
+        No cycles. Default: none.
+    caps
+        (objective, limit) pairs: a decision may cost at most `limit` under each. Earlier stages of a lexicographic
+        solve. Their tails and weights count as in `objective`.
 
     Raises
     ------
@@ -69,10 +80,17 @@ class Problem:
     held_blocks: Ints
     workflow: Ints
     objective: Objective
+    crowding_ticks: Ints = None  # type: ignore[assignment]  # arrays after construction
+    uncrowded_calls: Ints = None  # type: ignore[assignment]
+    edge_before: Ints = None  # type: ignore[assignment]
+    edge_after: Ints = None  # type: ignore[assignment]
+    edge_lag: Ints = None  # type: ignore[assignment]
+    caps: tuple[tuple[Objective, int], ...] = ()
 
     def __post_init__(self) -> None:
+        self._fill_defaults()
         for field in fields(self):
-            if field.name != "objective":
+            if field.name not in ("objective", "caps"):
                 ndim = 2 if field.name in _MATRICES else 1
                 object.__setattr__(self, field.name, frozen_ints(field.name, getattr(self, field.name), ndim))
         self._check_shapes()
@@ -118,10 +136,52 @@ class Problem:
         ticks: Ints = self.transfer_base_ticks - (-scaled // RATE_BLOCKS)
         return ticks
 
+    @cached_property
+    def is_crowdable(self) -> bool:
+        """Whether decode times depend on how many calls a replica gets."""
+        return bool(self.crowding_ticks.any() and (self.uncrowded_calls < self.num_calls).any())
+
+    def crowding(self, decode: Ints) -> Ints:
+        """[N] extra decode ticks of each call if call c decodes on decode[c]."""
+        count = np.bincount(decode, minlength=self.num_decode)
+        excess = np.maximum(0, count - self.uncrowded_calls)
+        ticks: Ints = self.crowding_ticks[np.arange(self.num_calls), decode] * excess[decode]
+        return ticks
+
+    @cached_property
+    def topological(self) -> Ints:
+        """[N] the calls, every one after those its edges come from; by index where free to choose."""
+        children: dict[int, list[int]] = {}
+        missing = np.bincount(self.edge_after, minlength=self.num_calls)
+        for before, after in zip(self.edge_before.tolist(), self.edge_after.tolist(), strict=True):
+            children.setdefault(before, []).append(after)
+        ready = np.flatnonzero(missing == 0).tolist()
+        heapify(ready)
+        order = []
+        while ready:
+            order.append(heappop(ready))
+            for child in children.get(order[-1], ()):
+                missing[child] -= 1
+                if missing[child] == 0:
+                    heappush(ready, child)
+        return np.array(order, dtype=np.int64)
+
+    def _fill_defaults(self) -> None:
+        n, d = len(self.kv_blocks), len(self.kv_capacity)
+        no_crowding: dict[str, Any] = {
+            "crowding_ticks": np.zeros((n, d), dtype=np.int64),
+            "uncrowded_calls": np.full(d, n, dtype=np.int64),
+        }
+        no_edge = np.zeros(0, dtype=np.int64)
+        for name, value in (no_crowding | dict.fromkeys(("edge_before", "edge_after", "edge_lag"), no_edge)).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
     def blocked_calls(self) -> tuple[int, ...]:
         """Calls that no decision can place. The problem is infeasible if and only if there are any.
 
-        Otherwise one call after the other, each after everything held has ended, is a feasible schedule.
+        Otherwise one call after the other along the edges, each after everything held has ended, is a feasible
+        schedule, caps apart: those come with a decision that meets them.
         """
         can_prefill = self.prefill_allowed.any(axis=1) | ~self.is_free
         can_place = can_prefill & self.decode_allowed.any(axis=1)
@@ -133,6 +193,7 @@ class Problem:
             "P": self.num_prefill,
             "D": self.num_decode,
             "H": int(self.held_decode.size),
+            "E": int(self.edge_before.size),
         }
         for name, axes in _SHAPES.items():
             got, want = getattr(self, name).shape, tuple(sizes[axis] for axis in axes)
@@ -140,9 +201,12 @@ class Problem:
                 raise ValueError(f"{name} has shape {got}: expected [{', '.join(axes)}] = {want}")
         if sizes["P"] < 1 or sizes["D"] < 1:
             raise ValueError(f"{sizes['P']} prefill and {sizes['D']} decode replicas: expected at least one of each")
-        num_tails = self.objective.tail_ticks.size
-        if num_tails != sizes["N"]:
-            raise ValueError(f"objective.tail_ticks has {num_tails} entries: expected {sizes['N']}, one per call")
+        for name, objective in (("objective", self.objective), *(("caps objective", cap) for cap, _ in self.caps)):
+            if objective.tail_ticks.size != sizes["N"]:
+                got = objective.tail_ticks.size
+                raise ValueError(f"{name}.tail_ticks has {got} entries: expected {sizes['N']}, one per call")
+            if objective.num_workflows != self.num_workflows:
+                raise ValueError(f"{name} has {objective.num_workflows} workflows: expected {self.num_workflows}")
 
     def _check_ranges(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -158,9 +222,21 @@ class Problem:
         if backwards.size:
             h = int(backwards[0])
             raise ValueError(f"held_end[{h}] = {self.held_end[h]}: expected >= held_start[{h}] = {self.held_start[h]}")
+        self._check_edges()
         empty = np.setdiff1d(np.arange(self.num_workflows), self.workflow)
         if empty.size:
             raise ValueError(f"workflow: no call belongs to workflow {empty[0]}: expected at least one")
+
+    def _check_edges(self) -> None:
+        for name in ("edge_before", "edge_after"):
+            check_range(name, getattr(self, name), 0, self.num_calls - 1)
+        locked = np.flatnonzero(self.locked_decode[self.edge_after] >= 0)
+        if locked.size:
+            e = int(locked[0])
+            raise ValueError(f"edge_after[{e}] = {self.edge_after[e]}: expected a free call, this one is locked")
+        if self.topological.size < self.num_calls:
+            on_cycle = np.setdiff1d(np.arange(self.num_calls), self.topological)
+            raise ValueError(f"edges: calls {on_cycle[:10].tolist()} wait for one another: expected no cycle")
 
 
 _SHAPES = {
@@ -175,6 +251,11 @@ _SHAPES = {
     "held_start": "H",
     "held_end": "H",
     "held_blocks": "H",
+    "crowding_ticks": "ND",
+    "uncrowded_calls": "D",
+    "edge_before": "E",
+    "edge_after": "E",
+    "edge_lag": "E",
 }
 _MATRICES = frozenset(name for name, axes in _SHAPES.items() if len(axes) == 2)
 _RANGES = {
@@ -190,4 +271,7 @@ _RANGES = {
     "held_start": (-MAX_TICK, MAX_TICK),
     "held_end": (-MAX_TICK, MAX_TICK),
     "held_blocks": (0, MAX_TICK),
+    "crowding_ticks": (0, MAX_TICK),
+    "uncrowded_calls": (0, MAX_TICK),
+    "edge_lag": (0, MAX_TICK),
 }

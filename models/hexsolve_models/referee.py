@@ -1,9 +1,11 @@
 """The judge: is a decision allowed, and what does it cost? Plain Python on purpose; shares no code with any formulation
 or timetable, so that a mistake there cannot hide here."""
 
+from collections import Counter
 from itertools import pairwise
 
 from hexsolve_models.decision import Decision
+from hexsolve_models.objective import Objective
 from hexsolve_models.problem import Problem
 
 
@@ -20,28 +22,55 @@ def violations(problem: Problem, decision: Decision) -> list[str]:
         wrong += _wrong_times(problem, decision, c)
     for p in range(problem.num_prefill):
         wrong += _prefill_overlaps(problem, decision, p)
+    ticks = _durations(problem, decision)
     for d in range(problem.num_decode):
-        wrong += _kv_overflows(problem, decision, d)
-    return wrong
+        wrong += _kv_overflows(problem, decision, d, ticks)
+    return wrong + _late_edges(problem, decision) + _broken_caps(problem, decision)
 
 
-def cost(problem: Problem, decision: Decision) -> int:
-    """The objective of an allowed decision, in exact integers (models/README.md §3)."""
-    objective = problem.objective
+def cost(problem: Problem, decision: Decision, objective: Objective | None = None) -> int:
+    """The objective of an allowed decision, or another one, in exact integers (models/README.md §3)."""
+    objective = objective or problem.objective
     last: dict[int, int] = {}
     own = 0
-    for c in range(problem.num_calls):
-        finish = int(decision.decode_start[c]) + int(problem.decode_ticks[c, decision.decode[c]])
+    for c, ticks in enumerate(_durations(problem, decision)):
+        finish = int(decision.decode_start[c]) + ticks
         w = int(problem.workflow[c])
         last[w] = max(last.get(w, 0), finish + int(objective.tail_ticks[c]))
         own += int(objective.call_weight[c]) * finish
-    per_workflow = []
+    per_workflow: list[int] = []
     for w, finish in last.items():
-        lines = zip(objective.slope[w], objective.intercept[w], strict=True)
-        per_workflow.append(max(int(slope) * finish + int(intercept) for slope, intercept in lines))
+        lines = zip(objective.slope[w].tolist(), objective.intercept[w].tolist(), strict=True)
+        late = int(objective.late_weight[w]) if finish > objective.due_tick[w] else 0
+        per_workflow.append(late + max(slope * finish + intercept for slope, intercept in lines))
     if objective.aggregate == "max":
         return max(per_workflow, default=0) + own
     return sum(per_workflow) + own
+
+
+def _durations(problem: Problem, decision: Decision) -> list[int]:
+    """Decode ticks of every call beside all the others that the decision puts on its replica."""
+    together = Counter(decision.decode.tolist())
+    ticks = []
+    for c, d in enumerate(decision.decode.tolist()):
+        excess = max(0, together[d] - int(problem.uncrowded_calls[d]))
+        ticks.append(int(problem.decode_ticks[c, d]) + int(problem.crowding_ticks[c, d]) * excess)
+    return ticks
+
+
+def _late_edges(problem: Problem, decision: Decision) -> list[str]:
+    wrong, ticks = [], _durations(problem, decision)
+    for before, after, lag in zip(problem.edge_before, problem.edge_after, problem.edge_lag, strict=True):
+        finish = int(decision.decode_start[before]) + ticks[before]
+        start = int(decision.prefill_start[after])
+        if start < finish + lag:
+            wrong.append(f"edge: call {after} starts at {start}, {lag} after call {before} is {finish + lag}")
+    return wrong
+
+
+def _broken_caps(problem: Problem, decision: Decision) -> list[str]:
+    prices = [(cost(problem, decision, objective), limit) for objective, limit in problem.caps]
+    return [f"cap {i}: costs {price}, at most {limit}" for i, (price, limit) in enumerate(prices) if price > limit]
 
 
 def _wrong_sizes(problem: Problem, decision: Decision) -> list[str]:
@@ -104,11 +133,16 @@ def _prefill_overlaps(problem: Problem, decision: Decision, p: int) -> list[str]
     ]
 
 
-def _kv_overflows(problem: Problem, decision: Decision, d: int) -> list[str]:
+def _kv_overflows(problem: Problem, decision: Decision, d: int, ticks: list[int]) -> list[str]:
     """Held + placed <= capacity at every start of a placed call: use only rises at starts, and a held interval that
     starts inside a placed call counts as well."""
     placed = [
-        (int(decision.decode_start[c]), int(decision.decode_start[c] + problem.decode_ticks[c, d]), int(blocks), c)
+        (
+            int(decision.decode_start[c]),
+            int(decision.decode_start[c]) + ticks[c],
+            int(blocks),
+            c,
+        )
         for c, blocks in enumerate(problem.kv_blocks)
         if decision.decode[c] == d
     ]
