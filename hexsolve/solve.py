@@ -231,7 +231,7 @@ class _Run:
 
 def _ask_solver(run: _Run, limits: Limits, candidates: int | None) -> Result:
     from hexsolve.backends import cpsat as backend
-    from hexsolve_models import cpsat
+    from hexsolve_models.formulations import cpsat_full as cpsat
 
     before_ms = run.elapsed_ms()
     try:

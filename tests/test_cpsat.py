@@ -12,8 +12,8 @@ from hexsolve.backends import Limits, ModelError
 from hexsolve.backends.cpsat import run
 from hexsolve_models import Objective, cost, earliest_finish, violations
 from hexsolve_models.bounds import NEVER, lower_bound, standalone, standalone_bound
-from hexsolve_models.cpsat import build
 from hexsolve_models.formulation import NumberRangeError
+from hexsolve_models.formulations.cpsat_full import build
 
 LIMITS = Limits(wall_ms=None, deterministic=20.0, seed=0, workers=1)
 SEEDS = st.integers(0, 10**6)
@@ -211,5 +211,10 @@ def with_a_twin(problem, is_prefill):
             "prefill_free_tick": twice(problem.prefill_free_tick, 0),
         }
     else:
-        own = {"decode_ticks": twice(problem.decode_ticks, 1), "kv_capacity": twice(problem.kv_capacity, 0)}
+        own = {
+            "decode_ticks": twice(problem.decode_ticks, 1),
+            "kv_capacity": twice(problem.kv_capacity, 0),
+            "crowding_ticks": twice(problem.crowding_ticks, 1),
+            "uncrowded_calls": twice(problem.uncrowded_calls, 0),
+        }
     return replace(problem, **transfers, **own)

@@ -15,7 +15,7 @@ from hexsolve.backends import ModelError, NativeOutcome, cpsat
 from hexsolve.errors import InputError
 from hexsolve.solve import GATES, NATIVE_STATUS, Gate, Status, StopKind, gate_of, solve, warm_up
 from hexsolve_models import Decision, cost, earliest_finish, violations
-from hexsolve_models import cpsat as formulations
+from hexsolve_models.formulations import cpsat_full as formulations
 
 OPEN = (Gate(2**31, 0.0),)
 

@@ -19,6 +19,7 @@ from hexsolve_models.problem import Problem
 from hexsolve_models.timetable import held_segments
 from hexsolve_models.windows import UNBOUNDED, Options, Windows, options, time_windows
 
+NATIVE = "cpsat"
 EXACT = 2**53  # totals below this are exact as doubles, which is how CP-SAT reports them
 
 
@@ -70,7 +71,7 @@ def build(
     finish_of_workflow(model, v, problem)
     minimise_cost(model, v, problem, windows)
     return Formulation(
-        "cpsat-full",
+        "cpsat_full",
         problem,
         model,
         lambda values: _decode(v, values),
