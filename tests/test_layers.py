@@ -40,7 +40,7 @@ SOLVER_LIBRARIES = {
     "matplotlib": ("hexsolve.plot", "hexsolve.timeline"),
     "click": ("hexsolve.cli",),
     "rich": ("hexsolve.cli", "hexsolve.study.report"),
-    "numba": ("hexsolve.jit", "hexsolve_models.timetable"),
+    "numba": ("hexsolve.jit", "hexsolve_models.jit"),
 }
 """Heavy libraries and the modules that may import them."""
 

@@ -1,24 +1,21 @@
-"""Problems, objectives, decisions and timetables: what the door refuses, and arithmetic by hand."""
+"""Problems, objectives and decisions: what the door refuses, and arithmetic by hand."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from epoch_problems import make_problem, random_problem
-from hypothesis import given, settings
+from epoch_problems import make_problem
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hexsolve_models import (
     Decision,
     Objective,
     cost,
-    earliest_finish,
     max_stretch,
     power,
     tardiness,
-    timetable,
     total_stretch,
-    violations,
 )
 
 
@@ -96,33 +93,6 @@ def test_decision_times_by_hand():
     assert decision.arrival(problem).tolist() == [9, 6]
     assert decision.decode_finish(problem).tolist() == [16, 13]
     assert decision.priority_order(problem).tolist() == [0, 1]
-
-
-def test_timetable_fills_gaps():
-    # Call 0 (8 blocks) waits for the held 5 until 20; call 1 (2 blocks), prefilled after it, decodes meanwhile.
-    problem = make_problem([[1], [1]], [[4], [3]], kv=[8, 2], capacity=[10], held=[(0, 0, 20, 5)])
-    decision = timetable(problem, [0, 1], [0, 0], [0, 0])
-    assert decision.prefill_start.tolist() == [0, 1]
-    assert decision.decode_start.tolist() == [20, 2]
-
-
-def test_timetable_refuses():
-    problem = make_problem([[1, -1]], [[1]])
-    with pytest.raises(ValueError, match="expected a permutation"):
-        timetable(problem, [1], [0], [0])
-    with pytest.raises(ValueError, match="call 0: no allowed pair"):
-        timetable(problem, [0], [1], [0])
-
-
-@given(st.integers(0, 10**6), st.integers(1, 9), st.booleans())
-@settings(max_examples=60, deadline=None)
-def test_timetables_are_allowed_and_repeat_themselves(seed, num_calls, compiled):
-    problem = random_problem(seed, num_calls, 2, 3)
-    order = np.random.default_rng(seed).permutation(num_calls)
-    chosen = earliest_finish(problem, order, compiled=compiled)
-    assert violations(problem, chosen) == []
-    # The plain and the compiled core, and choosing and being told, agree.
-    assert timetable(problem, order, chosen.prefill, chosen.decode, compiled=not compiled) == chosen
 
 
 def test_power_is_below_the_curve_and_close():

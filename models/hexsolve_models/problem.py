@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hexsolve_models.flat import Flat, flat
 from hexsolve_models.objective import Ints, Objective, check_range, frozen_ints
 
 MAX_TICK = 2**31 - 1
@@ -137,6 +138,11 @@ class Problem:
         return ticks
 
     @cached_property
+    def flat(self) -> Flat:
+        """What compiled kernels read."""
+        return flat(self)
+
+    @cached_property
     def is_crowdable(self) -> bool:
         """Whether decode times depend on how many calls a replica gets."""
         return bool(self.crowding_ticks.any() and (self.uncrowded_calls < self.num_calls).any())
@@ -151,6 +157,8 @@ class Problem:
     @cached_property
     def topological(self) -> Ints:
         """[N] the calls, every one after those its edges come from; by index where free to choose."""
+        if not self.edge_before.size:
+            return np.arange(self.num_calls)
         children: dict[int, list[int]] = {}
         missing = np.bincount(self.edge_after, minlength=self.num_calls)
         for before, after in zip(self.edge_before.tolist(), self.edge_after.tolist(), strict=True):
@@ -165,6 +173,10 @@ class Problem:
                 if missing[child] == 0:
                     heappush(ready, child)
         return np.array(order, dtype=np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what follows from them does not travel between processes."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _fill_defaults(self) -> None:
         n, d = len(self.kv_blocks), len(self.kv_capacity)
