@@ -23,6 +23,7 @@ _KERNEL_MODULES = (
     "listplan.py",
     "standalone.py",
     "adoption.py",
+    "search.py",
     "policies/workflow_fcfs.py",
 )
 _KERNEL_STAMP = tuple(
