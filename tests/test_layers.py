@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("atomic", "errors", "events", "jit", "watchdog"),
-    ("workflow", "profile", "datafile"),
-    ("cluster", "arrivals", "decode_pace", "predict", "profile_fit"),
+    ("atomic", "errors", "events", "jit", "watchdog", "worker_main"),
+    ("workflow", "profile", "datafile", "worker_process"),
+    ("cluster", "arrivals", "decode_pace", "predict", "profile_fit", "workers"),
     ("io", "load", "profile_file", "tables"),
     ("cluster_file", "projection", "snapshot"),
     ("catalog", "policy", "standalone"),
