@@ -87,6 +87,8 @@ def to_problem(snapshot: Snapshot, greedy: Plan, params: EpochParams) -> tuple[P
     spans = held_spans(snapshot)
     held = np.flatnonzero(np.isfinite(spans[:, 1]))
     workflows, workflow = np.unique(calls["workflow"], return_inverse=True)
+    count = np.bincount(greedy.decode[positions], minlength=len(snapshot.decodes))
+    decode_ms, crowding_ms = _decode_ms(snapshot, greedy, spans, positions, count)
     problem = Problem(
         prefill_ticks=_ticks(_prefill_ms(snapshot, rows), tick),
         locked_decode=np.where(calls["stage"] == WAIT_DECODE, calls["decode"], -1),
@@ -94,7 +96,9 @@ def to_problem(snapshot: Snapshot, greedy: Plan, params: EpochParams) -> tuple[P
         transfer_base_ticks=_ticks(snapshot.tables.pair[0], tick),
         transfer_rate_ticks=_ticks(snapshot.tables.pair[1] * BLOCK_TOKENS * 1024, tick),
         transfer_blocks=-(-calls["input_tokens"] // BLOCK_TOKENS),
-        decode_ticks=_ticks(_decode_ms(snapshot, greedy, spans, positions), tick),
+        decode_ticks=_ticks(decode_ms, tick),
+        crowding_ticks=np.rint(crowding_ms / tick).astype(np.int64),
+        uncrowded_calls=np.zeros(len(snapshot.decodes), dtype=np.int64),
         kv_blocks=calls["kv_blocks"],
         kv_capacity=snapshot.decodes["capacity_blocks"],
         prefill_free_tick=_ticks(np.maximum(0.0, snapshot.prefills["free_ms"] - now_ms), tick),
@@ -124,10 +128,14 @@ def _prefill_ms(snapshot: Snapshot, rows: Ints) -> Floats:
     return np.where(snapshot.prefills["up"][None, :] == 1, ms, np.inf)
 
 
-def _decode_ms(snapshot: Snapshot, greedy: Plan, spans: Floats, positions: Ints) -> Floats:
-    """[N, D] decode time beside the calls that run on each replica when, by the greedy plan, the call starts to decode.
+def _decode_ms(
+    snapshot: Snapshot, greedy: Plan, spans: Floats, positions: Ints, count: Ints
+) -> tuple[Floats, Floats]:
+    """[N, D] decode time of each call on each replica, and what every further call of the problem there adds to it.
 
-    The projection's own rule (step time at the batch a call joins), held fixed at the greedy plan.
+    The projection's own rule (step time at the batch a call joins), as a straight line through the greedy plan: beside
+    what runs on each replica when, by that plan, the call starts to decode. A further call slows it down for the part of
+    its decode that the two share, taken as the mean over the greedy plan's pairs.
     """
     calls, rows = snapshot.calls, snapshot.waiting
     start, finish, decode = spans[:, 0].copy(), spans[:, 1].copy(), calls["decode"].copy()
@@ -137,7 +145,22 @@ def _decode_ms(snapshot: Snapshot, greedy: Plan, spans: Floats, positions: Ints)
     beside = (start[other] <= moment) & (moment < finish[other]) & (other != rows[positions][:, None])
     replica = np.equal.outer(decode[other], np.arange(len(snapshot.decodes))).astype(np.float64)
     tokens = calls["input_tokens"][other] + 0.5 * calls["predicted_tokens"][other]
-    return decode_at(snapshot, rows[positions], beside @ replica, beside @ (replica * tokens[:, None]))
+    batch, context = beside @ replica, beside @ (replica * tokens[:, None])
+    ms = decode_at(snapshot, rows[positions], batch, context)
+    mine = calls[rows[positions]]
+    mean_tokens = float(np.mean(mine["input_tokens"] + 0.5 * mine["predicted_tokens"]))
+    more = decode_at(snapshot, rows[positions], batch + 1.0, context + mean_tokens)
+    finite = np.isfinite(ms)
+    extra = np.where(finite, np.maximum(0.0, np.where(finite, more, 0.0) - np.where(finite, ms, 0.0)), 0.0)
+    begin, end = greedy.start_ms[positions], greedy.finish_ms[positions]
+    shared = np.maximum(0.0, np.minimum.outer(end, end) - np.maximum.outer(begin, begin))
+    np.fill_diagonal(shared, 0.0)
+    share = shared.sum(axis=1) / np.maximum(1e-9, (end - begin) * max(1, len(positions) - 1))
+    extra *= share[:, None]
+    # The line goes through the greedy plan: there a call is one of `count`, elsewhere it would be one more.
+    here = greedy.decode[positions][:, None] == np.arange(len(snapshot.decodes))
+    besides = count + np.where(here, 0.0, 1.0)
+    return np.where(finite, np.maximum(0.1 * ms, ms - besides * extra), np.inf), extra
 
 
 def _objective(
