@@ -1,8 +1,8 @@
 """The only translator between a snapshot and an epoch problem: seconds and ids become ticks and indices here, once.
 
-Times are rounded up, so that the problem is never optimistic. Decode durations are fixed per (call, decode replica) at
-the batch that the greedy plan would run there when the call joins: batch-aware by linearisation around that plan. Knows
-snapshots and problems; knows no solver and no clock.
+Times are rounded up, so that the problem is never optimistic. Decode durations are straight lines through the greedy
+plan in the number of the problem's calls on a replica (`crowding`). Knows snapshots and problems; knows no solver and
+no clock.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hexsolve.cluster import BLOCK_TOKENS
+from hexsolve.crowding import decode_lines
 from hexsolve.errors import InputError
-from hexsolve.listplan import decode_at, held_spans, plan_in_order
+from hexsolve.listplan import held_spans, plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.settle import settled_finish_ms
 from hexsolve.snapshot import Snapshot
@@ -87,8 +88,7 @@ def to_problem(snapshot: Snapshot, greedy: Plan, params: EpochParams) -> tuple[P
     spans = held_spans(snapshot)
     held = np.flatnonzero(np.isfinite(spans[:, 1]))
     workflows, workflow = np.unique(calls["workflow"], return_inverse=True)
-    count = np.bincount(greedy.decode[positions], minlength=len(snapshot.decodes))
-    decode_ms, crowding_ms = _decode_ms(snapshot, greedy, spans, positions, count)
+    decode_ms, crowding_ms = decode_lines(snapshot, greedy, positions, spans)
     problem = Problem(
         prefill_ticks=_ticks(_prefill_ms(snapshot, rows), tick),
         locked_decode=np.where(calls["stage"] == WAIT_DECODE, calls["decode"], -1),
@@ -126,41 +126,6 @@ def _prefill_ms(snapshot: Snapshot, rows: Ints) -> Floats:
     held = np.minimum(snapshot.held_tokens[snapshot.calls["prefix"][rows]], reusable)
     ms = full - (full - cached) * held / np.maximum(reusable, 1)
     return np.where(snapshot.prefills["up"][None, :] == 1, ms, np.inf)
-
-
-def _decode_ms(
-    snapshot: Snapshot, greedy: Plan, spans: Floats, positions: Ints, count: Ints
-) -> tuple[Floats, Floats]:
-    """[N, D] decode time of each call on each replica, and what every further call of the problem there adds to it.
-
-    The projection's own rule (step time at the batch a call joins), as a straight line through the greedy plan: beside
-    what runs on each replica when, by that plan, the call starts to decode. A further call slows it down for the part of
-    its decode that the two share, taken as the mean over the greedy plan's pairs.
-    """
-    calls, rows = snapshot.calls, snapshot.waiting
-    start, finish, decode = spans[:, 0].copy(), spans[:, 1].copy(), calls["decode"].copy()
-    start[rows], finish[rows], decode[rows] = greedy.start_ms, greedy.finish_ms, greedy.decode
-    other = np.flatnonzero(np.isfinite(finish) & (decode >= 0))
-    moment = greedy.start_ms[positions][:, None]
-    beside = (start[other] <= moment) & (moment < finish[other]) & (other != rows[positions][:, None])
-    replica = np.equal.outer(decode[other], np.arange(len(snapshot.decodes))).astype(np.float64)
-    tokens = calls["input_tokens"][other] + 0.5 * calls["predicted_tokens"][other]
-    batch, context = beside @ replica, beside @ (replica * tokens[:, None])
-    ms = decode_at(snapshot, rows[positions], batch, context)
-    mine = calls[rows[positions]]
-    mean_tokens = float(np.mean(mine["input_tokens"] + 0.5 * mine["predicted_tokens"]))
-    more = decode_at(snapshot, rows[positions], batch + 1.0, context + mean_tokens)
-    finite = np.isfinite(ms)
-    extra = np.where(finite, np.maximum(0.0, np.where(finite, more, 0.0) - np.where(finite, ms, 0.0)), 0.0)
-    begin, end = greedy.start_ms[positions], greedy.finish_ms[positions]
-    shared = np.maximum(0.0, np.minimum.outer(end, end) - np.maximum.outer(begin, begin))
-    np.fill_diagonal(shared, 0.0)
-    share = shared.sum(axis=1) / np.maximum(1e-9, (end - begin) * max(1, len(positions) - 1))
-    extra *= share[:, None]
-    # The line goes through the greedy plan: there a call is one of `count`, elsewhere it would be one more.
-    here = greedy.decode[positions][:, None] == np.arange(len(snapshot.decodes))
-    besides = count + np.where(here, 0.0, 1.0)
-    return np.where(finite, np.maximum(0.1 * ms, ms - besides * extra), np.inf), extra
 
 
 def _objective(

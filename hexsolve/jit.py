@@ -21,6 +21,7 @@ _KERNEL_MODULES = (
     "projection.py",
     "settle.py",
     "listplan.py",
+    "crowding.py",
     "standalone.py",
     "adoption.py",
     "search.py",

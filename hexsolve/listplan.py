@@ -18,10 +18,9 @@ from hexsolve.projection import (
     open_timeline,
     projected_risk,
     sorted_order,
-    step_ms,
 )
 from hexsolve.snapshot import Snapshot
-from hexsolve.tables import WAIT_DECODE, Floats, Ints, Records
+from hexsolve.tables import WAIT_DECODE, Floats, Ints
 
 KernelPlan = tuple[Ints, Ints, Ints, Floats, Floats]  # order, prefill, decode, finish_ms, start_ms; by waiting position
 
@@ -113,42 +112,6 @@ def _held_spans(
     held = np.full((calls.shape[0], 2), np.nan)
     open_timeline(world, 0, held)
     return held
-
-
-@kernel
-def _decode_at(
-    calls: Records,
-    decodes: Records,
-    knots: Floats,
-    knot_count: Ints,
-    grid: Floats,
-    rows: Ints,
-    others: Floats,
-    context: Floats,
-) -> Floats:
-    result = np.full((rows.shape[0], decodes.shape[0]), np.inf)
-    for i in range(rows.shape[0]):
-        call = calls[rows[i]]
-        tokens = max(1.0, float(call.predicted_tokens))
-        for d in range(decodes.shape[0]):
-            if decodes[d].up == 1 and call.kv_blocks <= decodes[d].capacity_blocks:
-                batch = others[i, d] + 1.0
-                mean = (context[i, d] + call.input_tokens + 0.5 * tokens) / batch
-                result[i, d] = tokens * step_ms(knots, knot_count, grid, decodes[d].kind, batch, mean)
-    return result
-
-
-def decode_at(snapshot: Snapshot, rows: Ints, others: Floats, context: Floats) -> Floats:
-    """Decode time in ms of `rows` on every decode replica d beside `others` [:, d] calls with `context` [:, d] tokens.
-
-    Returns
-    -------
-    float64 [len(rows), D]; inf where the KV never fits or the replica is down.
-    """
-    tables = snapshot.tables
-    return _decode_at(
-        snapshot.calls, snapshot.decodes, tables.knots, tables.knot_count, tables.grid, rows, others, context
-    )
 
 
 def held_spans(snapshot: Snapshot) -> Floats:

@@ -3,7 +3,7 @@
 Simulated annealing (Kirkpatrick et al., Science 1983) with insert, swap and reassign moves. A move changes at most two
 prefill queues and two decode replicas; only what it touches is scheduled again, and a journal takes it back if it is
 not accepted. Decodes start when their KV arrives; only where KV could bind is a replica scheduled call by call, in
-order of prefill start, as `timetable` would. Deterministic by seed: own random numbers, no floating-point library calls.
+order of prefill start, as `timetable` would. Deterministic by seed: own random numbers, no calls of a math library.
 """
 
 from collections.abc import Callable
@@ -100,12 +100,12 @@ def _below(s: Schedule, n: int) -> int:
     s.random[0] = (40014 * s.random[0]) % 2147483563
     s.random[1] = (40692 * s.random[1]) % 2147483399
     mixed = (s.random[0] - s.random[1]) % 2147483562
-    return (mixed * n) // 2147483562
+    return int((mixed * n) // 2147483562)
 
 
 @leaf
 def _lag(b: Board, c: int, p: int, d: int) -> int:
-    return b.lag[0, p, d] + (b.lag[1, p, d] * b.calls[c, MOVED] + 1023) // 1024
+    return int(b.lag[0, p, d] + (b.lag[1, p, d] * b.calls[c, MOVED] + 1023 >> 10))
 
 
 @leaf
@@ -124,8 +124,8 @@ def _note(s: Schedule, c: int) -> None:
 def _decode_ticks(b: Board, s: Schedule, c: int, d: int) -> int:
     excess = s.beside_len[d] - b.uncrowded[d]
     if excess > 0:
-        return b.decode_ticks[c, d] + excess * b.crowding[c, d]
-    return b.decode_ticks[c, d]
+        return int(b.decode_ticks[c, d] + excess * b.crowding[c, d])
+    return int(b.decode_ticks[c, d])
 
 
 @leaf
@@ -171,7 +171,7 @@ def _mark(s: Schedule, p: int, at: int) -> None:
 
 @leaf
 def _is_tight(b: Board, s: Schedule, d: int) -> bool:
-    return s.kv[d] + b.held_peak[d] > b.capacity[d]
+    return bool(s.kv[d] + b.held_peak[d] > b.capacity[d])
 
 
 @leaf
@@ -210,7 +210,7 @@ def _schedule_queue(b: Board, s: Schedule, p: int) -> None:
 def _comes_before(b: Board, s: Schedule, c: int, other: int) -> bool:
     """Order in which a tight decode replica takes calls: locked ones as they came, free ones by prefill start."""
     mine, its = s.time[c, START], s.time[other, START]
-    return mine < its or (mine == its and c < other)
+    return bool(mine < its or (mine == its and c < other))
 
 
 @leaf
@@ -290,7 +290,7 @@ def _price(b: Board, k: int, w: int, last: int) -> float:
             best = line
     if finish > b.step[k, 0, w]:
         best += b.step[k, 1, w]
-    return best
+    return float(best)
 
 
 @leaf
@@ -435,17 +435,17 @@ def _pick(b: Board, s: Schedule) -> int:
         other = _below(s, flows)
         if s.price[0, other] > s.price[0, w]:
             w = other
-    return b.members[b.members_from[w] + _below(s, b.members_from[w + 1] - b.members_from[w])]
+    return int(b.members[b.members_from[w] + _below(s, b.members_from[w + 1] - b.members_from[w])])
 
 
 @leaf
 def _new_decode(b: Board, s: Schedule, c: int, p: int) -> int:
     kind = _below(s, 4)
     if kind < 2:
-        return s.decode[c]
+        return int(s.decode[c])
     if kind == 2:
-        return b.nearest[c, p]
-    return b.targets[c, _below(s, b.number[c, 1])]
+        return int(b.nearest[c, p])
+    return int(b.targets[c, _below(s, b.number[c, 1])])
 
 
 @leaf
@@ -626,7 +626,7 @@ def _nearest(lag: Ints, moved: Ints, ticks: Ints) -> Ints:
         for p in range(lag.shape[1]):
             best = NEVER
             for d in range(ticks.shape[1]):
-                finish = lag[0, p, d] + (lag[1, p, d] * moved[c] + 1023) // 1024 + ticks[c, d]
+                finish = lag[0, p, d] + (lag[1, p, d] * moved[c] + 1023 >> 10) + ticks[c, d]
                 if finish < best:
                     best = finish
                     nearest[c, p] = d

@@ -16,7 +16,7 @@ LAYERS = (
     ("cluster_file", "projection", "snapshot"),
     ("catalog", "policy", "standalone"),
     ("books", "generate", "listplan"),
-    ("settle", "state"),
+    ("crowding", "search", "settle", "state"),
     ("adoption", "epoch", "inbox", "placement"),
     ("backends",),
     ("solve",),

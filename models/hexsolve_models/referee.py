@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import pairwise
 
 from hexsolve_models.decision import Decision
-from hexsolve_models.objective import Objective
+from hexsolve_models.objective import Ints, Objective
 from hexsolve_models.problem import Problem
 
 
@@ -20,11 +20,11 @@ def violations(problem: Problem, decision: Decision) -> list[str]:
         return wrong
     for c in range(problem.num_calls):
         wrong += _wrong_times(problem, decision, c)
-    for p in range(problem.num_prefill):
-        wrong += _prefill_overlaps(problem, decision, p)
-    ticks = _durations(problem, decision)
-    for d in range(problem.num_decode):
-        wrong += _kv_overflows(problem, decision, d, ticks)
+    for p, calls in _by_replica(decision.prefill).items():
+        wrong += _prefill_overlaps(problem, decision, p, calls)
+    ticks, held = _durations(problem, decision), _by_replica(problem.held_decode)
+    for d, calls in _by_replica(decision.decode).items():
+        wrong += _kv_overflows(problem, decision, d, calls, held.get(d, []), ticks)
     return wrong + _late_edges(problem, decision) + _broken_caps(problem, decision)
 
 
@@ -120,11 +120,19 @@ def _wrong_times(problem: Problem, decision: Decision, c: int) -> list[str]:
     return wrong
 
 
-def _prefill_overlaps(problem: Problem, decision: Decision, p: int) -> list[str]:
+def _by_replica(replicas: Ints) -> dict[int, list[int]]:
+    """Indices that share a replica, by replica; -1 is none."""
+    groups: dict[int, list[int]] = {}
+    for i, replica in enumerate(replicas.tolist()):
+        if replica >= 0:
+            groups.setdefault(replica, []).append(i)
+    return groups
+
+
+def _prefill_overlaps(problem: Problem, decision: Decision, p: int, calls: list[int]) -> list[str]:
     spans = sorted(
         (int(decision.prefill_start[c]), int(decision.prefill_start[c]) + int(problem.prefill_ticks[c, p]), c)
-        for c in range(problem.num_calls)
-        if decision.prefill[c] == p
+        for c in calls
     )
     return [
         f"prefill overlap: calls {first} and {second} on replica {p}, {second} starts at {start} before {end}"
@@ -133,30 +141,24 @@ def _prefill_overlaps(problem: Problem, decision: Decision, p: int) -> list[str]
     ]
 
 
-def _kv_overflows(problem: Problem, decision: Decision, d: int, ticks: list[int]) -> list[str]:
+def _kv_overflows(
+    problem: Problem, decision: Decision, d: int, calls: list[int], held_here: list[int], ticks: list[int]
+) -> list[str]:
     """Held + placed <= capacity at every start of a placed call: use only rises at starts, and a held interval that
     starts inside a placed call counts as well."""
-    placed = [
-        (
-            int(decision.decode_start[c]),
-            int(decision.decode_start[c]) + ticks[c],
-            int(blocks),
-            c,
-        )
-        for c, blocks in enumerate(problem.kv_blocks)
-        if decision.decode[c] == d
-    ]
-    held = [
-        (int(problem.held_start[h]), int(problem.held_end[h]), int(problem.held_blocks[h]))
-        for h in range(problem.held_decode.size)
-        if problem.held_decode[h] == d
-    ]
     capacity = int(problem.kv_capacity[d])
+    if int(problem.kv_blocks[calls].sum()) + int(problem.held_blocks[held_here].sum()) <= capacity:
+        return []  # even all at once
+    placed = [
+        (int(decision.decode_start[c]), int(decision.decode_start[c]) + ticks[c], int(problem.kv_blocks[c]), c)
+        for c in calls
+    ]
+    held = [(int(problem.held_start[h]), int(problem.held_end[h]), int(problem.held_blocks[h])) for h in held_here]
     wrong = []
     for tick in sorted({start for start, *_ in placed} | {start for start, *_ in held}):
         running = [(c, blocks) for start, end, blocks, c in placed if start <= tick < end]
         use = sum(blocks for _, blocks in running) + sum(b for start, end, b in held if start <= tick < end)
         if running and use > capacity:
-            calls = ", ".join(str(c) for c, _ in running)
-            wrong.append(f"KV capacity: {use} > {capacity} blocks on decode replica {d} at {tick}, calls {calls}")
+            overfull = ", ".join(str(c) for c, _ in running)
+            wrong.append(f"KV capacity: {use} > {capacity} blocks on decode replica {d} at {tick}, calls {overfull}")
     return wrong
