@@ -20,7 +20,7 @@ from hexsolve_models.timetable import held_segments
 
 NEVER = 2**60
 _START_HEAT, _END_HEAT = 3e-3, 1e-6  # accepted loss relative to the cost, at the start and at the end
-_MOVES_PER_LOOK = 256  # moves between two looks at the clock: 20-100 microseconds
+_CALLS_PER_LOOK = 8192  # moves x calls between two looks at the clock: 0.2-0.5 ms
 
 
 class Board(NamedTuple):
@@ -719,12 +719,13 @@ def search(
     best_cost[0] = schedule.total[0]
     _keep(schedule, best)
     done = found = 0
+    moves_per_look = max(16, _CALLS_PER_LOOK // problem.num_calls)
     while done < moves:
         used = done / moves if share_used is None else share_used()
         if used >= 1.0:
             break
         heat = _START_HEAT * (_END_HEAT / _START_HEAT) ** used
-        now = min(_MOVES_PER_LOOK, moves - done)
+        now = min(moves_per_look, moves - done)
         found += _anneal(board, schedule, best, best_cost, now, heat, before, totals)
         done += now
     prefill_start = np.where(problem.is_free, best[2], -1)
