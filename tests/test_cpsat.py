@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from epoch_problems import brute_force, make_problem, random_problem
+from epoch_problems import (
+    FEATURES,
+    brute_force,
+    hint_within_caps,
+    make_problem,
+    random_problem,
+    renumbered,
+    with_a_twin,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +25,7 @@ from hexsolve_models.formulations.cpsat_full import build
 
 LIMITS = Limits(wall_ms=None, deterministic=20.0, seed=0, workers=1)
 SEEDS = st.integers(0, 10**6)
+SOME_FEATURES = st.sets(st.sampled_from(FEATURES))
 
 
 def optimum(problem, incumbent=None, candidates=None):
@@ -33,21 +42,21 @@ def greedy(problem, seed=0):
     return earliest_finish(problem, np.random.default_rng(seed).permutation(problem.num_calls))
 
 
-@given(SEEDS, st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
-def test_optimum_is_the_enumerated_one(seed, num_calls):
-    problem = random_problem(seed, num_calls)
+@given(SEEDS, st.integers(1, 4), SOME_FEATURES)
+@settings(max_examples=80, deadline=None)
+def test_optimum_is_the_enumerated_one(seed, num_calls, features):
+    problem = random_problem(seed, num_calls, features=features)
     best, _ = brute_force(problem)
     assert optimum(problem) == best
-    assert optimum(problem, greedy(problem, seed)) == best
+    assert optimum(problem, hint_within_caps(problem)) == best
     assert standalone_bound(problem) <= lower_bound(problem) <= best
 
 
-@given(SEEDS)
+@given(SEEDS, SOME_FEATURES)
 @settings(max_examples=6, deadline=None)
-def test_optimum_of_five_calls_is_the_enumerated_one(seed):
-    problem = random_problem(seed, 5, 1, 2)
-    assert optimum(problem, greedy(problem, seed)) == brute_force(problem)[0]
+def test_optimum_of_five_calls_is_the_enumerated_one(seed, features):
+    problem = random_problem(seed, 5, 1, 2, features)
+    assert optimum(problem, hint_within_caps(problem)) == brute_force(problem)[0]
 
 
 @given(SEEDS, st.integers(1, 8))
@@ -89,11 +98,11 @@ def test_bound_of_what_cannot_be_placed():
     assert lower_bound(make_problem([[1]], [[1]], kv=[9], capacity=[8])) == NEVER
 
 
-@given(SEEDS, st.integers(1, 6))
-@settings(max_examples=60, deadline=None)
-def test_encode_then_decode_is_the_decision_and_feasible(seed, num_calls):
-    problem = random_problem(seed, num_calls)
-    decision = greedy(problem, seed)
+@given(SEEDS, st.integers(1, 6), SOME_FEATURES)
+@settings(max_examples=80, deadline=None)
+def test_encode_then_decode_is_the_decision_and_feasible(seed, num_calls, features):
+    problem = random_problem(seed, num_calls, features=features)
+    decision = hint_within_caps(problem)
     formulation = build(problem, decision)
     values = formulation.encode(decision)
     assert formulation.decode(values) == decision
@@ -107,26 +116,83 @@ def test_encode_then_decode_is_the_decision_and_feasible(seed, num_calls):
     assert (outcome.status, outcome.objective) == ("OPTIMAL", cost(problem, decision))
 
 
-@given(SEEDS, st.integers(2, 4))
+def test_crowding_by_hand():
+    # Both prefer D0 (10 ticks against 13) and are there at 1, but two together take 4 ticks longer each: 15 + 15 on D0,
+    # 11 + 14 apart.
+    problem = make_problem([[1, -1], [-1, 1]], [[10, 13]] * 2, crowding=[[4, 4]] * 2)
+    assert optimum(problem) == 25
+    # With D1 at 20, together is cheaper than 11 + 21.
+    assert optimum(replace(problem, decode_ticks=[[10, 20]] * 2)) == 30
+    # Uncrowded up to two: 11 + 11.
+    assert optimum(replace(problem, uncrowded_calls=[2, 2])) == 22
+
+
+def test_crowding_lengthens_what_is_held():
+    # One at a time in 10 blocks; two calls on the replica slow each other down even so: 5 + 2 ticks each after a
+    # prefill of 1 each in parallel. 1 + 7 = 8, then 15.
+    problem = make_problem([[1, -1], [-1, 1]], [[5]] * 2, kv=[6, 6], capacity=[10], crowding=[[2]] * 2)
+    assert optimum(problem) == 8 + 15
+
+
+def test_edge_by_hand():
+    # Call 1 starts 3 ticks after call 0 (prefill 2, decode 4: 6) ended: 9 + 1 + 1 = 11. Without the edge: 2 + 3.
+    problem = make_problem([[2], [1]], [[4], [1]], edges=[(0, 1, 3)])
+    assert optimum(problem) == 6 + 11
+
+
+def test_staged_optimum_is_the_enumerated_lexicographic_one():
+    # Prefills 5, 4, 4 on one replica, decodes 1, cost 3, 1, 1 per tick. Dues 9: two of three in time (4 + 4 + 1 = 9).
+    # Cheapest of all: call 0 first, 3 * 6 + 10 + 14 = 42 with two late; with one late, 5 + 9 + 3 * 14 = 56.
+    prefill, decode = [[5], [4], [4]], [[1]] * 3
+    problem = make_problem(prefill, decode, slope=[[3], [1], [1]])
+    late = make_problem(prefill, decode, slope=[[0]] * 3, due=[9] * 3, late=[1] * 3)
+    assert optimum(problem) == 42
+    assert optimum(late) == 1
+    assert optimum(replace(problem, caps=((late.objective, 1),))) == 56
+    assert optimum(replace(problem, caps=((late.objective, 2),))) == 42
+
+
+@given(SEEDS, st.integers(1, 4), st.sets(st.sampled_from(["crowding", "edges", "late"])))
 @settings(max_examples=25, deadline=None)
-def test_renumbering_leaves_the_optimum(seed, num_calls):
-    problem = random_problem(seed, num_calls)
+def test_two_stages_find_the_lexicographic_optimum(seed, num_calls, features):
+    problem = random_problem(seed, num_calls, features=features)
+    rng = np.random.default_rng(seed)
+    flat = np.zeros((problem.num_workflows, 1), dtype=int)
+    late = Objective(
+        flat,
+        flat,
+        problem.objective.tail_ticks,
+        np.zeros(num_calls, dtype=int),
+        due_tick=rng.integers(5, 30, problem.num_workflows),
+        late_weight=rng.integers(1, 4, problem.num_workflows),
+    )
+    first = replace(problem, objective=late)
+    fewest = optimum(first)
+    assert fewest == brute_force(first)[0]
+    second = replace(problem, caps=((late, fewest),))
+    assert optimum(second) == brute_force(second)[0]
+
+
+@given(SEEDS, st.integers(2, 4), SOME_FEATURES)
+@settings(max_examples=25, deadline=None)
+def test_renumbering_leaves_the_optimum(seed, num_calls, features):
+    problem = random_problem(seed, num_calls, features=features)
     rng = np.random.default_rng(seed)
     assert optimum(renumbered(problem, rng)) == optimum(problem)
 
 
-@given(SEEDS, st.integers(1, 5), st.booleans())
+@given(SEEDS, st.integers(1, 5), st.booleans(), SOME_FEATURES)
 @settings(max_examples=25, deadline=None)
-def test_another_replica_never_hurts(seed, num_calls, is_prefill):
-    problem = random_problem(seed, num_calls)
+def test_another_replica_never_hurts(seed, num_calls, is_prefill, features):
+    problem = random_problem(seed, num_calls, features=features)
     assert optimum(with_a_twin(problem, is_prefill)) <= optimum(problem)
 
 
-@given(SEEDS, st.integers(1, 5))
+@given(SEEDS, st.integers(1, 5), SOME_FEATURES)
 @settings(max_examples=25, deadline=None)
-def test_fewer_candidates_never_help_and_keep_the_incumbent(seed, num_calls):
-    problem = random_problem(seed, num_calls, 3, 3)
-    hint = greedy(problem, seed)
+def test_fewer_candidates_never_help_and_keep_the_incumbent(seed, num_calls, features):
+    problem = random_problem(seed, num_calls, 3, 3, features)
+    hint = hint_within_caps(problem)
     restricted = optimum(problem, hint, candidates=1)
     assert optimum(problem) <= restricted <= cost(problem, hint)
     assert not build(problem, hint, candidates=1).is_exact
@@ -165,56 +231,3 @@ def test_invalid_models_raise_with_the_solvers_text():
     formulation.model.proto.variables[0].domain.extend([7, 5])
     with pytest.raises(ModelError, match="domain"):
         run(formulation.model, None, LIMITS)
-
-
-def renumbered(problem, rng):
-    calls, p, d, w = (
-        rng.permutation(n) for n in (problem.num_calls, problem.num_prefill, problem.num_decode, problem.num_workflows)
-    )
-    new_decode, new_workflow = np.argsort(d), np.argsort(w)
-    old = problem.objective
-    locked = problem.locked_decode[calls]
-    return replace(
-        problem,
-        prefill_ticks=problem.prefill_ticks[calls][:, p],
-        locked_decode=np.where(locked < 0, -1, new_decode[locked]),
-        release_tick=problem.release_tick[calls],
-        transfer_base_ticks=problem.transfer_base_ticks[p][:, d],
-        transfer_rate_ticks=problem.transfer_rate_ticks[p][:, d],
-        transfer_blocks=problem.transfer_blocks[calls],
-        decode_ticks=problem.decode_ticks[calls][:, d],
-        kv_blocks=problem.kv_blocks[calls],
-        kv_capacity=problem.kv_capacity[d],
-        prefill_free_tick=problem.prefill_free_tick[p],
-        held_decode=new_decode[problem.held_decode],
-        workflow=new_workflow[problem.workflow[calls]],
-        objective=Objective(
-            old.slope[w], old.intercept[w], old.tail_ticks[calls], old.call_weight[calls], old.aggregate
-        ),
-    )
-
-
-def with_a_twin(problem, is_prefill):
-    """The problem with its first prefill or decode replica twice."""
-
-    def twice(array, axis):
-        return np.concatenate([array, array.take([0], axis=axis)], axis=axis)
-
-    axis = 0 if is_prefill else 1
-    transfers = {
-        "transfer_base_ticks": twice(problem.transfer_base_ticks, axis),
-        "transfer_rate_ticks": twice(problem.transfer_rate_ticks, axis),
-    }
-    if is_prefill:
-        own = {
-            "prefill_ticks": twice(problem.prefill_ticks, 1),
-            "prefill_free_tick": twice(problem.prefill_free_tick, 0),
-        }
-    else:
-        own = {
-            "decode_ticks": twice(problem.decode_ticks, 1),
-            "kv_capacity": twice(problem.kv_capacity, 0),
-            "crowding_ticks": twice(problem.crowding_ticks, 1),
-            "uncrowded_calls": twice(problem.uncrowded_calls, 0),
-        }
-    return replace(problem, **transfers, **own)

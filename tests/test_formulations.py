@@ -17,5 +17,5 @@ def test_a_module_names_its_back_end_and_builds_with_defaults(name):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="formulation = 'simplex': expected one of .*cpsat_full"):
+    with pytest.raises(ValueError, match=r"formulation = 'simplex': expected one of .*cpsat_full"):
         formulations.load("simplex")

@@ -11,7 +11,7 @@ Model = TypeVar("Model")
 
 
 class NumberRangeError(ValueError):
-    """The costs of this problem are too large for exact solver arithmetic; lower the objective's scale."""
+    """The numbers of this problem are too large for exact solver arithmetic; the message says which."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,39 +1,67 @@
 """One epoch as a CP-SAT model: the full schedule. Knows `Problem`; knows nothing of clocks, clusters or budgets.
 
-Symbols and sections as in models/README.md §4. Rows go straight to the proto (0.7 ms against 1.8 for 100 rows of 16
-terms, ortools 9.15); intervals through the API, which is faster there.
+Symbols and sections as in models/README.md §4. Everything that can be decided before the search is: replicas without a
+chance to finish in time, KV that cannot run out, cost pieces that cannot be the largest.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from ortools.sat.python import cp_model
 
 from hexsolve_models.decision import Decision
-from hexsolve_models.formulation import Formulation, NumberRangeError
-from hexsolve_models.objective import Ints
+from hexsolve_models.formulation import Formulation
+from hexsolve_models.formulations._cpsat_text import ModelText
+from hexsolve_models.formulations._pieces import Pieces, live_pieces
+from hexsolve_models.formulations._shortage import Shortage, earliest_starts, shortages
+from hexsolve_models.objective import Ints, Objective
 from hexsolve_models.problem import Problem
-from hexsolve_models.timetable import held_segments
-from hexsolve_models.windows import UNBOUNDED, Options, Windows, options, time_windows
+from hexsolve_models.windows import Options, Windows, options, time_windows
 
 NATIVE = "cpsat"
-EXACT = 2**53  # totals below this are exact as doubles, which is how CP-SAT reports them
+UNREACHED = 2**40  # a tick after all others
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where a call may go in one pool: literals[i] says that it goes to options[i]; none if there is but one option."""
+
+    options: list[int]
+    literals: list[int]
+
+    def presence(self, i: int) -> int | None:
+        return self.literals[i] if self.literals else None
+
+    def weighted(self, factors: list[int]) -> tuple[list[int], list[int], int]:
+        """sum_i factors[i] * [options[i] is chosen] as variables, factors and constant."""
+        if self.literals:
+            return self.literals, factors, 0
+        return [], [], factors[0] if factors else 0
+
+
+@dataclass(slots=True)
+class CostVariables:
+    """F, late and z of one objective: by workflow; z[-1]: the largest cost. Native indices."""
+
+    objective: Objective
+    F: list[int]
+    late: dict[int, int] = field(default_factory=dict)
+    z: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class Variables:
-    """x[c][p], y[c][d]: literals of what is allowed; s, t, f per call; F, z per workflow; native indices decide."""
+    """x, y, s, t, f by call (s: -1 if locked), e by decode replica; native indices."""
 
-    x: list[dict[int, cp_model.IntVar]] = field(default_factory=list)
-    y: list[dict[int, cp_model.IntVar]] = field(default_factory=list)
-    s: list[cp_model.IntVar | None] = field(default_factory=list)
-    t: list[cp_model.IntVar] = field(default_factory=list)
-    f: list[cp_model.IntVar] = field(default_factory=list)
-    F: list[cp_model.IntVar] = field(default_factory=list)
-    z: dict[int, cp_model.IntVar] = field(default_factory=dict)  # workflows with several live pieces; -1: the largest
+    x: list[Choice] = field(default_factory=list)
+    y: list[Choice] = field(default_factory=list)
+    s: list[int] = field(default_factory=list)
+    t: list[int] = field(default_factory=list)
+    f: list[int] = field(default_factory=list)
+    e: dict[int, int] = field(default_factory=dict)
+    costs: list[CostVariables] = field(default_factory=list)
 
 
 def build(
@@ -54,106 +82,120 @@ def build(
     ValueError
         If a call cannot be placed at all (`problem.blocked_calls()`).
     NumberRangeError
-        If costs could reach 2^53.
+        If costs could reach 2^53, or ticks of a pair lag or of crowding 2^31.
     """
     blocked = problem.blocked_calls()
     if blocked:
         raise ValueError(f"calls {list(blocked[:10])} have no replica that can hold them: no model to build")
     windows = time_windows(problem, incumbent)
-    model, v = cp_model.CpModel(), Variables()
-    create_variables(model, v, problem, windows, *options(problem, windows, incumbent, candidates))
+    model, v = ModelText(), Variables()
+    x_options, y_options = options(problem, windows, incumbent, candidates)
+    create_variables(model, v, problem, windows, x_options, y_options)
     one_replica_each(model, v)
     prefill_one_at_a_time(model, v, problem)
     prefill_not_before(model, v, problem)
-    decode_within_kv(model, v, problem)
+    children_after_parents(model, v, problem)
+    crowding_counts(model, v, problem)
+    decode_not_before(model, v, problem, windows)
+    decode_within_kv(model, v, problem, shortages(problem, windows, y_options))
     decode_after_arrival(model, v, problem)
     finish_of_call(model, v, problem)
-    finish_of_workflow(model, v, problem)
     minimise_cost(model, v, problem, windows)
+    within_caps(model, v, problem, windows)
     return Formulation(
         "cpsat_full",
         problem,
-        model,
+        model.model(),
         lambda values: _decode(v, values),
-        lambda decision: _encode(v, problem, decision, len(model.proto.variables)),
+        lambda decision: _encode(v, problem, decision, model.num_variables),
         _has_twins(problem),
         is_exact=candidates is None,
     )
 
 
 def create_variables(
-    model: cp_model.CpModel, v: Variables, problem: Problem, windows: Windows, x_options: Options, y_options: Options
+    model: ModelText, v: Variables, problem: Problem, windows: Windows, x_options: Options, y_options: Options
 ) -> None:
     """x[c,p], y[c,d] only where the call can still finish in time; s <= t < f inside the windows."""
+    shortest_decode = np.where(y_options, problem.decode_ticks, UNREACHED).min(axis=1).tolist()
+    shortest_prefill = np.where(x_options, problem.prefill_ticks, UNREACHED).min(axis=1).tolist()
+    release, earliest = problem.release_tick.tolist(), windows.alone.finish.tolist()
     for c, latest in enumerate(windows.latest):
-        sources, targets = np.flatnonzero(x_options[c]).tolist(), np.flatnonzero(y_options[c]).tolist()
-        last_start = latest - int(problem.decode_ticks[c, targets].min())
-        v.x.append(_literals(model, sources))
-        v.y.append(_literals(model, targets))
-        v.t.append(model.new_int_var(int(problem.release_tick[c]), last_start, ""))
-        v.f.append(model.new_int_var(int(windows.alone.finish[c]), latest, ""))
-        v.s.append(None)
-        if sources:
-            last_prefill = last_start - int(problem.prefill_ticks[c, sources].min())
-            v.s[c] = model.new_int_var(int(problem.release_tick[c]), last_prefill, "")
-    for earliest, latest in zip(windows.earliest_workflow, windows.latest_workflow, strict=True):
-        v.F.append(model.new_int_var(earliest, latest, ""))
+        last_start = latest - shortest_decode[c]
+        v.x.append(_choice(model, x_options[c]))
+        v.y.append(_choice(model, y_options[c]))
+        v.t.append(model.integer(release[c], last_start))
+        v.f.append(model.integer(earliest[c], latest))
+        v.s.append(model.integer(release[c], last_start - shortest_prefill[c]) if v.x[c].options else -1)
 
 
-def one_replica_each(model: cp_model.CpModel, v: Variables) -> None:
+def one_replica_each(model: ModelText, v: Variables) -> None:
     """sum_p x[c,p] = 1 for free c;  sum_d y[c,d] = 1 for all c."""
     for choice in (*v.x, *v.y):
-        if len(choice) > 1:
-            model.add_exactly_one(choice.values())
+        if choice.literals:
+            model.exactly_one(choice.literals)
 
 
-def prefill_one_at_a_time(model: cp_model.CpModel, v: Variables, problem: Problem) -> None:
+def prefill_one_at_a_time(model: ModelText, v: Variables, problem: Problem) -> None:
     """No overlap of [s[c], s[c] + prefill_ticks[c,p]) over the c with x[c,p]."""
-    queues: dict[int, list[cp_model.IntervalVar]] = {}
+    queues: dict[int, list[tuple[int, int, int | None]]] = {}
     for c, choice in enumerate(v.x):
-        for p, literal in choice.items():
-            ticks = int(problem.prefill_ticks[c, p])
-            interval = model.new_optional_fixed_size_interval_var(v.s[c], ticks, literal, "")
-            queues.setdefault(p, []).append(interval)
+        for i, p in enumerate(choice.options):
+            queues.setdefault(p, []).append((v.s[c], int(problem.prefill_ticks[c, p]), choice.presence(i)))
     for queue in queues.values():
         if len(queue) > 1:
-            model.add_no_overlap(queue)
+            model.no_overlap([model.interval(*interval) for interval in queue])
 
 
-def prefill_not_before(model: cp_model.CpModel, v: Variables, problem: Problem) -> None:
+def prefill_not_before(model: ModelText, v: Variables, problem: Problem) -> None:
     """s[c] >= sum_p max(release[c], free[p]) * x[c,p]."""
-    for c, choice in enumerate(v.x):
-        start = v.s[c]
-        if start is not None:
-            opens = np.maximum(problem.prefill_free_tick[list(choice)], problem.release_tick[c])
-            _row(model, [start], [1], choice.values(), -opens, low=0)
+    for c, (start, choice) in enumerate(zip(v.s, v.x, strict=True)):
+        if choice.options:
+            opens = np.maximum(problem.prefill_free_tick[choice.options], problem.release_tick[c])
+            variables, factors, constant = choice.weighted(opens.tolist())
+            model.row([start, *variables], [1, *(-factor for factor in factors)], constant)
 
 
-def decode_within_kv(model: cp_model.CpModel, v: Variables, problem: Problem) -> None:
-    """sum of kv_blocks[c] over c with y[c,d], t[c] <= tick < t[c] + decode_ticks[c,d], + held <= capacity[d].
+def children_after_parents(model: ModelText, v: Variables, problem: Problem) -> None:
+    """s[child] >= f[before] + lag for every edge."""
+    edges = problem.edge_before.tolist(), problem.edge_after.tolist(), problem.edge_lag.tolist()
+    for before, child, lag in zip(*edges, strict=True):
+        model.row([v.s[child], v.f[before]], [1, -1], lag)
+
+
+def crowding_counts(model: ModelText, v: Variables, problem: Problem) -> None:
+    """e[d] >= sum_c y[c,d] - uncrowded[d], e[d] >= 0; only where more calls than those may come and it matters."""
+    for d, uncrowded in enumerate(problem.uncrowded_calls.tolist()):
+        calls = [c for c, choice in enumerate(v.y) if d in choice.options]
+        if len(calls) > uncrowded and problem.crowding_ticks[calls, d].any():
+            literals = [v.y[c].literals[v.y[c].options.index(d)] for c in calls if v.y[c].literals]
+            bound = len(calls) - len(literals)
+            v.e[d] = model.integer(max(0, bound - uncrowded), len(calls) - uncrowded)
+            model.row([v.e[d], *literals], [1] + [-1] * len(literals), bound - uncrowded)
+
+
+def decode_not_before(model: ModelText, v: Variables, problem: Problem, windows: Windows) -> None:
+    """t[c] >= sum_d earliest_starts[c,d] * y[c,d]: `shortages` takes it for granted."""
+    first = earliest_starts(problem, windows)
+    for c, (start, choice) in enumerate(zip(v.t, v.y, strict=True)):
+        variables, factors, constant = choice.weighted(first[c, choice.options].tolist())
+        model.row([start, *variables], [1, *(-factor for factor in factors)], constant)
+
+
+def decode_within_kv(model: ModelText, v: Variables, problem: Problem, shortages: list[Shortage]) -> None:
+    """sum of kv_blocks[c] over c with y[c,d], t[c] <= tick < f[c], + held <= capacity[d], at the ticks with a shortage.
 
     Held KV above the capacity counts as the capacity: nothing else fits, and the row stays satisfiable.
     """
-    for d in range(problem.num_decode):
-        calls = [c for c, choice in enumerate(v.y) if d in choice]
-        if not calls:
-            continue
-        capacity = int(problem.kv_capacity[d])
-        intervals = [
-            model.new_optional_fixed_size_interval_var(v.t[c], int(problem.decode_ticks[c, d]), v.y[c][d], "")
-            for c in calls
-        ]
-        demands = problem.kv_blocks[calls].tolist()
-        ticks, use = held_segments(problem, d)
-        for start, end, blocks in zip(ticks, ticks[1:], use, strict=False):
-            if blocks > 0:
-                intervals.append(model.new_fixed_size_interval_var(start, end - start, ""))
-                demands.append(min(blocks, capacity))
-        if sum(demands) > capacity:
-            model.add_cumulative(intervals, demands, capacity)
+    for shortage in shortages:
+        d, capacity = shortage.decode, int(problem.kv_capacity[shortage.decode])
+        intervals = [_decode_interval(model, v, problem, c, d) for c in shortage.calls]
+        intervals += [model.fixed_interval(start, end) for start, end, _ in shortage.held]
+        demands = problem.kv_blocks[shortage.calls].tolist() + [min(use, capacity) for *_, use in shortage.held]
+        model.cumulative(intervals, demands, capacity)
 
 
-def decode_after_arrival(model: cp_model.CpModel, v: Variables, problem: Problem) -> None:
+def decode_after_arrival(model: ModelText, v: Variables, problem: Problem) -> None:
     """t[c] >= s[c] + prefill_ticks[c,p] + transfer[c,p,d] if x[c,p] and y[c,d].
 
     With u_p = min_d transfer and w_d = min_p transfer, two rows say it for all pairs with transfer = max(u_p, w_d),
@@ -161,143 +203,192 @@ def decode_after_arrival(model: cp_model.CpModel, v: Variables, problem: Problem
         t[c] >= s[c] + sum_p (prefill_ticks[c,p] + u_p) x[c,p]
         t[c] >= s[c] + sum_p prefill_ticks[c,p] x[c,p] + sum_d w_d y[c,d]
     """
-    for c, (sources, targets) in enumerate(zip(v.x, v.y, strict=True)):
-        start = v.s[c]
-        if start is None:
+    for c, (x, y) in enumerate(zip(v.x, v.y, strict=True)):
+        if not x.options:
             continue
-        ticks = problem.prefill_ticks[c, list(sources)]
-        lag = problem.transfer(c)[np.ix_(list(sources), list(targets))]
+        ticks = problem.prefill_ticks[c, x.options]
+        lag = problem.transfer(c)[np.ix_(x.options, y.options)]
         by_source, by_target = lag.min(axis=1), lag.min(axis=0)
-        _row(model, [v.t[c], start], [1, -1], sources.values(), -(ticks + by_source), low=0)
+        _after(model, v.t[c], v.s[c], x.weighted((ticks + by_source).tolist()))
         if (by_target > by_source.min()).any():
-            literals = [*sources.values(), *targets.values()]
-            _row(model, [v.t[c], start], [1, -1], literals, -np.concatenate([ticks, by_target]), low=0)
-        x, y = list(sources.values()), list(targets.values())
-        for p, d in np.argwhere(lag > np.maximum(by_source[:, None], by_target[None, :])).tolist():
-            row = _row(model, [v.t[c], start], [1, -1], [], [], low=int(ticks[p] + lag[p, d]))
-            row.enforcement_literal.extend([x[p].index, y[d].index])
+            _after(model, v.t[c], v.s[c], x.weighted(ticks.tolist()), y.weighted(by_target.tolist()))
+        for i, j in np.argwhere(lag > np.maximum(by_source[:, None], by_target[None, :])).tolist():
+            both = [literal for literal in (x.presence(i), y.presence(j)) if literal is not None]
+            model.row([v.t[c], v.s[c]], [1, -1], int(ticks[i] + lag[i, j]), enforced_by=both)
 
 
-def finish_of_call(model: cp_model.CpModel, v: Variables, problem: Problem) -> None:
-    """f[c] = t[c] + sum_d decode_ticks[c,d] y[c,d]."""
-    for c, choice in enumerate(v.y):
-        ticks = problem.decode_ticks[c, list(choice)]
-        _row(model, [v.f[c], v.t[c]], [1, -1], choice.values(), -ticks, low=0, high=0)
+def finish_of_call(model: ModelText, v: Variables, problem: Problem) -> None:
+    """f[c] >= t[c] + sum_d decode_ticks[c,d] y[c,d];  f[c] = t[c] + decode_ticks[c,d] + crowding[c,d] e[d] if y[c,d].
 
-
-def finish_of_workflow(model: cp_model.CpModel, v: Variables, problem: Problem) -> None:
-    """F[w] >= f[c] + tail[c] for every c of w."""
-    for c, w in enumerate(problem.workflow.tolist()):
-        _row(model, [v.F[w], v.f[c]], [1, -1], [], [], low=int(problem.objective.tail_ticks[c]))
-
-
-def minimise_cost(model: cp_model.CpModel, v: Variables, problem: Problem, windows: Windows) -> None:
-    """min (sum | max)_w z[w] + sum_c call_weight[c] f[c],  z[w] >= slope[w,k] F[w] + intercept[w,k] for all k.
-
-    Only pieces that are the largest somewhere in F[w]'s window; a single one goes into the objective itself.
+    A finish later than need be costs more, so without crowding there is no need for equality.
     """
-    terms: list[tuple[cp_model.IntVar, int]] = []
-    constant, largest = 0, 0
-    top = None
-    if problem.objective.aggregate == "max" and v.F:
-        floors = [problem.objective.workflow_cost(w, low) for w, low in enumerate(windows.earliest_workflow)]
-        roofs = [problem.objective.workflow_cost(w, high) for w, high in enumerate(windows.latest_workflow)]
-        _check_exact(max(map(abs, [*floors, *roofs])))
-        top = v.z[-1] = model.new_int_var(max(floors), max(roofs), "")
-        terms.append((top, 1))
-    for w, (low, high) in enumerate(zip(windows.earliest_workflow, windows.latest_workflow, strict=True)):
-        pieces = problem.objective.live_pieces(w, low, high)
-        floor, roof = problem.objective.workflow_cost(w, low), problem.objective.workflow_cost(w, high)
-        largest += max(abs(floor), abs(roof))
-        if top is None and len(pieces) == 1:
-            terms.append((v.F[w], pieces[0][0]))
-            constant += pieces[0][1]
+    for c, y in enumerate(v.y):
+        ticks = problem.decode_ticks[c, y.options].tolist()
+        _after(model, v.f[c], v.t[c], y.weighted(ticks))
+        for i, d in enumerate(y.options):
+            if _is_crowdable(v, problem, c, d):
+                presence = y.presence(i)
+                model.row(
+                    [v.f[c], v.t[c], v.e[d]],
+                    [1, -1, -int(problem.crowding_ticks[c, d])],
+                    ticks[i],
+                    ticks[i],
+                    enforced_by=() if presence is None else (presence,),
+                )
+
+
+def minimise_cost(model: ModelText, v: Variables, problem: Problem, windows: Windows) -> None:
+    """min (sum | max)_w cost[w] + sum_c call_weight[c] f[c], see `cost_terms`."""
+    model.minimise(*cost_terms(model, v, problem, windows, problem.objective))
+
+
+def within_caps(model: ModelText, v: Variables, problem: Problem, windows: Windows) -> None:
+    """(sum | max)_w cost[w] + sum_c call_weight[c] f[c] <= limit for every cap, see `cost_terms`."""
+    for objective, limit in problem.caps:
+        variables, factors, constant = cost_terms(model, v, problem, windows, objective)
+        model.row(variables, factors, high=limit - constant)
+
+
+def cost_terms(
+    model: ModelText, v: Variables, problem: Problem, windows: Windows, objective: Objective
+) -> tuple[list[int], list[int], int]:
+    """What an objective costs, as variables, factors and constant.
+
+    F[w] >= f[c] + tail[c] for every c of w;  F[w] <= due[w] unless late[w];
+    z[w] >= slope[w,k] F[w] + intercept[w,k] for the pieces that are the largest somewhere in F[w]'s window;
+    cost[w] = z[w] + late_weight[w] late[w]. A single piece needs no z. For the largest cost, z[-1] >= cost[w].
+    """
+    pieces = live_pieces(problem, objective, windows)
+    own = _finishes(model, v, problem, objective, pieces)
+    v.costs.append(own)
+    terms: list[tuple[int, int]] = []
+    constant = 0
+    if objective.aggregate == "max" and own.F:
+        own.z[-1] = model.integer(max(pieces.floor), max(pieces.roof))
+        terms.append((own.z[-1], 1))
+    for w, finish in enumerate(own.F):
+        late, weight = ([own.late[w]], [int(objective.late_weight[w])]) if w in own.late else ([], [])
+        if -1 in own.z:
+            for slope, intercept in pieces.live[w]:
+                factors = [1, -slope, *(-step for step in weight)]
+                model.row([own.z[-1], finish, *late], factors, intercept + pieces.always_late[w])
             continue
-        above = top
-        if above is None:
-            _check_exact(largest)
-            above = v.z[w] = model.new_int_var(floor, roof, "")
-            terms.append((above, 1))
-        for slope, intercept in pieces:
-            _row(model, [above, v.F[w]], [1, -slope], [], [], low=intercept)
-    weights = problem.objective.call_weight.tolist()
-    largest += sum(weight * latest for weight, latest in zip(weights, windows.latest, strict=True))
-    _check_exact(largest)
+        constant += pieces.always_late[w]
+        terms += zip(late, weight, strict=True)
+        if len(pieces.live[w]) == 1:
+            slope, intercept = pieces.live[w][0]
+            terms += [(finish, slope)] if slope else []
+            constant += intercept
+            continue
+        own.z[w] = model.integer(pieces.convex_floor[w], pieces.convex_roof[w])
+        terms.append((own.z[w], 1))
+        for slope, intercept in pieces.live[w]:
+            model.row([own.z[w], finish], [1, -slope], intercept)
+    weights = objective.call_weight.tolist()
     terms += [(finish, weight) for finish, weight in zip(v.f, weights, strict=True) if weight]
-    variables, coefficients = [var for var, _ in terms], [factor for _, factor in terms]
-    model.minimize(cp_model.LinearExpr.weighted_sum(variables, coefficients) + constant)
+    return [variable for variable, _ in terms], [factor for _, factor in terms], constant
 
 
-def _check_exact(largest: int) -> None:
-    if largest >= EXACT:
-        raise NumberRangeError(f"costs can reach {largest:.3g}: expected below 2^53; lower the objective's scale")
+def _finishes(model: ModelText, v: Variables, problem: Problem, objective: Objective, pieces: Pieces) -> CostVariables:
+    """F and late of an objective; F is shared by objectives of the same tails."""
+    known = next((old for old in v.costs if np.array_equal(old.objective.tail_ticks, objective.tail_ticks)), None)
+    F = known.F if known else [model.integer(*window) for window in zip(pieces.low, pieces.high, strict=True)]
+    own = CostVariables(objective, F)
+    if not known:
+        tails = objective.tail_ticks.tolist()
+        for c, w in enumerate(problem.workflow.tolist()):
+            model.row([F[w], v.f[c]], [1, -1], tails[c])
+    for w in np.flatnonzero(pieces.may_be_late).tolist():
+        own.late[w] = model.literals(1)[0]
+        due = int(objective.due_tick[w])
+        model.row([F[w], own.late[w]], [1, due - pieces.high[w]], high=due)
+    return own
 
 
-def _literals(model: cp_model.CpModel, options: list[int]) -> dict[int, cp_model.IntVar]:
-    if len(options) == 1:
-        return {options[0]: model.new_constant(1)}
-    return {option: model.new_bool_var("") for option in options}
+def _choice(model: ModelText, allowed: npt.NDArray[np.bool_]) -> Choice:
+    options = np.flatnonzero(allowed).tolist()
+    return Choice(options, model.literals(len(options)) if len(options) > 1 else [])
 
 
-def _row(
-    model: cp_model.CpModel,
-    variables: Sequence[cp_model.IntVar],
-    factors: Sequence[int],
-    literals: Iterable[cp_model.IntVar],
-    literal_factors: npt.ArrayLike,
-    *,
-    low: int,
-    high: int = UNBOUNDED,
-) -> Any:
-    """low <= factors . variables + literal_factors . literals <= high, straight on the proto."""
-    constraint = model.proto.constraints.add()
-    row = constraint.linear
-    row.vars.extend([var.index for var in variables] + [literal.index for literal in literals])
-    row.coeffs.extend([*factors, *np.asarray(literal_factors, dtype=np.int64).tolist()])
-    row.domain.extend([low, high])
-    return constraint
+def _after(model: ModelText, late: int, early: int, *sums: tuple[list[int], list[int], int]) -> None:
+    """late - early >= the sums."""
+    variables, factors, constant = [late, early], [1, -1], 0
+    for terms, weights, fixed in sums:
+        variables += terms
+        factors += [-weight for weight in weights]
+        constant += fixed
+    model.row(variables, factors, constant)
+
+
+def _is_crowdable(v: Variables, problem: Problem, c: int, d: int) -> bool:
+    return d in v.e and bool(problem.crowding_ticks[c, d])
+
+
+def _decode_interval(model: ModelText, v: Variables, problem: Problem, c: int, d: int) -> int:
+    presence, ticks = v.y[c].presence(v.y[c].options.index(d)), int(problem.decode_ticks[c, d])
+    if _is_crowdable(v, problem, c, d):
+        return model.growing_interval(v.t[c], ticks, v.e[d], int(problem.crowding_ticks[c, d]), v.f[c], presence)
+    return model.interval(v.t[c], ticks, presence)
 
 
 def _decode(v: Variables, values: Sequence[int]) -> Decision:
-    def chosen(choice: dict[int, cp_model.IntVar]) -> int:
-        return next((option for option, literal in choice.items() if values[literal.index]), -1)
+    def chosen(choice: Choice) -> int:
+        if not choice.literals:
+            return choice.options[0] if choice.options else -1
+        return next(option for option, literal in zip(choice.options, choice.literals, strict=True) if values[literal])
 
-    starts = [-1 if start is None else values[start.index] for start in v.s]
-    rows = [chosen(c) for c in v.x], [chosen(c) for c in v.y], starts, [values[t.index] for t in v.t]
+    starts = [-1 if start < 0 else values[start] for start in v.s]
+    rows = [chosen(x) for x in v.x], [chosen(y) for y in v.y], starts, [values[t] for t in v.t]
     return Decision(*(np.array(row, dtype=np.int64) for row in rows))
 
 
 def _encode(v: Variables, problem: Problem, decision: Decision, num_variables: int) -> list[int]:
-    values = [1] * num_variables  # what is not set below are the constants of `_literals`
+    values = [0] * num_variables
     for choices, replicas in ((v.x, decision.prefill), (v.y, decision.decode)):
         for c, (choice, replica) in enumerate(zip(choices, replicas.tolist(), strict=True)):
-            if choice and replica not in choice:
-                raise ValueError(f"call {c} on replica {replica}: the model keeps only {sorted(choice)}")
-            for option, literal in choice.items():
-                values[literal.index] = int(option == replica)
-    finish = decision.decode_finish(problem).tolist()
-    last = [0] * problem.num_workflows
-    for c, w in enumerate(problem.workflow.tolist()):
-        start = v.s[c]
-        if start is not None:
-            values[start.index] = int(decision.prefill_start[c])
-        values[v.t[c].index], values[v.f[c].index] = int(decision.decode_start[c]), finish[c]
-        last[w] = max(last[w], finish[c] + int(problem.objective.tail_ticks[c]))
-    costs = [problem.objective.workflow_cost(w, tick) for w, tick in enumerate(last)]
-    for w, tick in enumerate(last):
-        values[v.F[w].index] = tick
-    for w, var in v.z.items():
-        values[var.index] = max(costs) if w < 0 else costs[w]
+            if choice.options and replica not in choice.options:
+                raise ValueError(f"call {c} on replica {replica}: the model keeps only {choice.options}")
+            for option, literal in zip(choice.options, choice.literals, strict=bool(choice.literals)):
+                values[literal] = int(option == replica)
+    finish = decision.decode_finish(problem)
+    for variables, ticks in ((v.s, decision.prefill_start), (v.t, decision.decode_start), (v.f, finish)):
+        for variable, tick in zip(variables, ticks.tolist(), strict=True):
+            if variable >= 0:
+                values[variable] = tick
+    together = np.bincount(decision.decode, minlength=problem.num_decode) - problem.uncrowded_calls
+    for d, variable in v.e.items():
+        values[variable] = max(0, int(together[d]))
+    for own in v.costs:
+        _encode_costs(own, problem, finish, values)
     return values
+
+
+def _encode_costs(own: CostVariables, problem: Problem, finish: Ints, values: list[int]) -> None:
+    objective = own.objective
+    last = np.zeros(problem.num_workflows, dtype=np.int64)
+    np.maximum.at(last, problem.workflow, finish + objective.tail_ticks)
+    costs = [objective.workflow_cost(w, tick) for w, tick in enumerate(last.tolist())]
+    for variable, tick in zip(own.F, last.tolist(), strict=True):
+        values[variable] = tick
+    is_late = last > objective.due_tick
+    for w, variable in own.late.items():
+        values[variable] = int(is_late[w])
+    for w, variable in own.z.items():
+        values[variable] = max(costs) if w < 0 else costs[w] - int(is_late[w] and objective.late_weight[w])
 
 
 def _has_twins(problem: Problem) -> bool:
     """Whether two replicas of a pool agree in every number, held KV aside."""
-    prefill = np.vstack([problem.prefill_ticks, problem.prefill_free_tick[None], _sides(problem, 0)])
-    decode = np.vstack([problem.decode_ticks, problem.kv_capacity[None], _sides(problem, 1)])
-    return any(np.unique(pool, axis=1).shape[1] < pool.shape[1] for pool in (prefill, decode))
-
-
-def _sides(problem: Problem, axis: int) -> Ints:
-    both = problem.transfer_base_ticks, problem.transfer_rate_ticks
-    return np.vstack([table.T if axis == 0 else table for table in both])
+    base, rate = problem.transfer_base_ticks, problem.transfer_rate_ticks
+    prefill = np.vstack([problem.prefill_ticks, problem.prefill_free_tick[None], base.T, rate.T])
+    decode = np.vstack(
+        [
+            problem.decode_ticks,
+            problem.crowding_ticks,
+            problem.uncrowded_calls[None],
+            problem.kv_capacity[None],
+            base,
+            rate,
+        ]
+    )
+    return any(len({replica.tobytes() for replica in pool.T}) < pool.shape[1] for pool in (prefill, decode))
