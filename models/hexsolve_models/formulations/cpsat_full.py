@@ -335,7 +335,8 @@ def _decode(v: Variables, values: Sequence[int]) -> Decision:
     def chosen(choice: Choice) -> int:
         if not choice.literals:
             return choice.options[0] if choice.options else -1
-        return next(option for option, literal in zip(choice.options, choice.literals, strict=True) if values[literal])
+        taken = (option for option, literal in zip(choice.options, choice.literals, strict=True) if values[literal])
+        return next(taken, -1)  # -1: values that are no solution, for the referee to turn down
 
     starts = [-1 if start < 0 else values[start] for start in v.s]
     rows = [chosen(x) for x in v.x], [chosen(y) for y in v.y], starts, [values[t] for t in v.t]
