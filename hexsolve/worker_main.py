@@ -7,6 +7,7 @@ own, so whatever a function writes to its standard streams cannot get into it.
 
 import faulthandler
 import importlib
+import io
 import os
 import pickle
 import signal
@@ -23,10 +24,13 @@ MAGIC = b"HXW1"
 HEADER = struct.Struct("!4sQ")
 
 
-def frame(message: object) -> bytes:
+def frame(message: object) -> memoryview:
     """`message` as it goes over the channel. Raises what pickle raises."""
-    body = pickle.dumps(message, protocol=5)
-    return HEADER.pack(MAGIC, len(body)) + body
+    file = io.BytesIO(bytes(HEADER.size))
+    file.seek(HEADER.size)
+    pickle.dump(message, file, protocol=5)  # straight behind the header: a large array is copied once
+    HEADER.pack_into(file.getbuffer(), 0, MAGIC, file.tell() - HEADER.size)
+    return file.getbuffer()
 
 
 @cache
@@ -66,7 +70,7 @@ def _call(request: bytearray) -> object:
     return resolve(name)(*args)
 
 
-def _answer(run: Callable[[], object]) -> bytes:
+def _answer(run: Callable[[], object]) -> memoryview:
     try:
         return frame(("answer", run()))
     except BaseException as error:  # SystemExit too: only the parent ends a worker

@@ -10,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -59,6 +61,7 @@ class WorkerProcess:
         self.state, self.deadline = State.STARTING, time.monotonic() + START_S
         self.doing, self.loss = "start", ""
         self.unsent, self.received = memoryview(b""), bytearray()
+        self.lock = threading.Lock()  # nobody closes the channel while another reads: its number may be taken again
         self.channel, theirs = socket.socketpair()
         self.channel.setblocking(False)
         try:
@@ -88,26 +91,46 @@ class WorkerProcess:
         finally:
             theirs.close()
 
-    def post(self, message: bytes, doing: str) -> None:
-        """Begin to send. Raises `EOFError` if the process has ended."""
-        self.doing, self.unsent, self.received = doing, memoryview(message), bytearray()
+    def post(self, message: memoryview, doing: str) -> None:
+        """Begin to send. Raises `EOFError` if the process has ended before it can have run anything."""
+        self.doing, self.unsent, self.received = doing, message, bytearray()
         give_up = time.monotonic() + _PUSH_S
-        while not self._push() and time.monotonic() < give_up:
+        while not self._move(self._send) and time.monotonic() < give_up:
             self.wait(1e-3)
 
     def advance(self) -> bool:
         """Move what moves without waiting; whether the answer is complete. Raises `EOFError` if none will come."""
+        return self._move(self._send) and self._move(self._receive)
+
+    def _move(self, step: Callable[[], None]) -> bool:
         try:
-            while self._push() and not self._is_complete():
-                chunk = self.channel.recv(_CHUNK_BYTES)
-                if not chunk:
-                    raise EOFError
-                self.received += chunk
+            with self.lock:
+                step()
         except BlockingIOError:
             return False
         except OSError as error:
             raise EOFError from error
-        return not self.unsent
+        return True
+
+    def _send(self) -> None:
+        while self.unsent:
+            self.unsent = self.unsent[self.channel.send(self.unsent, _NO_SIGNAL) :]
+
+    def _receive(self) -> None:
+        while not self._is_complete():
+            chunk = self.channel.recv(_CHUNK_BYTES)
+            if not chunk:
+                raise EOFError
+            self.received += chunk
+
+    def _is_complete(self) -> bool:
+        if len(self.received) < HEADER.size:
+            return False
+        magic, length = HEADER.unpack_from(self.received)
+        missing: int = HEADER.size + length - len(self.received)
+        if magic != MAGIC or missing < 0:
+            raise EOFError
+        return missing == 0
 
     def answer(self) -> tuple[Any, ...]:
         """The complete answer: ("answer", value) or ("error", line, traceback)."""
@@ -118,14 +141,23 @@ class WorkerProcess:
         self.received = bytearray()
         return answer
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait until something can move, at most about `timeout_s`."""
-        if timeout_s < 1e-3:
-            time.sleep(min(timeout_s, 1e-4))  # `poll` knows whole milliseconds only and rounds up
-            return
+    def wait(self, timeout_s: float) -> bool:
+        """Whether something can move, after waiting for it for at most `timeout_s`."""
+        ends = [self.channel]
+        timeout_s = min(max(timeout_s, 0.0), 3600.0)
+        try:
+            # `poll` would round up to whole milliseconds.
+            return any(select.select([] if self.unsent else ends, ends if self.unsent else [], [], timeout_s))
+        except ValueError:  # a number above 1023, for which `poll` rounds down, or closed
+            return self._poll(int(1e3 * timeout_s))
+
+    def _poll(self, timeout_ms: int) -> bool:
         poller = select.poll()
-        poller.register(self.channel, self.events)
-        poller.poll(int(1e3 * min(timeout_s, 3600.0)))
+        try:
+            poller.register(self.channel, self.events)
+        except ValueError:  # closed: `advance` says so
+            return True
+        return bool(poller.poll(timeout_ms))
 
     @property
     def events(self) -> int:
@@ -150,28 +182,14 @@ class WorkerProcess:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
+    def close(self) -> None:
+        """Close the channel; `advance` raises from now on."""
+        with self.lock:
+            self.channel.close()
+
     def forget(self) -> None:
         """In a forked copy of the host: leave the process, which is not ours, alone."""
         self.channel.close()
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.returncode = 0  # else its destructor complains
-
-    def _push(self) -> bool:
-        try:
-            while self.unsent:
-                self.unsent = self.unsent[self.channel.send(self.unsent, _NO_SIGNAL) :]
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise EOFError from error
-        return True
-
-    def _is_complete(self) -> bool:
-        if len(self.received) < HEADER.size:
-            return False
-        magic, length = HEADER.unpack_from(self.received)
-        missing: int = HEADER.size + length - len(self.received)
-        if magic != MAGIC or missing < 0:
-            raise EOFError
-        return missing == 0

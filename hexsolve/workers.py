@@ -1,7 +1,7 @@
 """Processes that run functions for a server that cannot wait. Knows who owns a process when; knows no solver.
 
-At any time a process belongs to one side: to a `Job`, in the thread that uses it, or to the keeper, a daemon thread
-that starts processes, waits for abandoned ones, kills and reaps. Submitting and waiting need no switch of threads.
+At any time a process is in one hand: of a `Job`, in the thread that uses it, or of the keeper, a daemon thread that
+starts processes, waits for abandoned ones, kills and reaps. Submitting and waiting need no switch of threads.
 
 POSIX only. On Windows and in frozen applications no worker starts: `submit` raises `NoWorker`, the caller goes without.
 """
@@ -84,7 +84,7 @@ class _Keeper:
 
     def reset(self) -> None:
         self.idle: deque[WorkerProcess] = deque()
-        self.returned: SimpleQueue[tuple[WorkerProcess, float | None]] = SimpleQueue()  # kill it when; None: has ended
+        self.returned: SimpleQueue[tuple[WorkerProcess, float | None]] = SimpleQueue()  # see `take`
         self.workers: list[WorkerProcess] = []
         self.vacancies = [(-math.inf, 0)] * self.settings.size  # fill the place when; losses since its last answer
         self.lock, self.bell_lock = threading.Lock(), threading.RLock()
@@ -113,7 +113,7 @@ class _Keeper:
             self.thread = thread
 
     def ring(self) -> None:
-        """Wake the thread. Reentrant: destructors of jobs come here."""
+        """Wake the thread. Destructors of jobs come here: reentrant, and no global names when all has ended."""
         with self.bell_lock:
             if self.bell and not self.ended:
                 with suppress(BlockingIOError):  # rung often enough
@@ -123,24 +123,11 @@ class _Keeper:
         """Take a worker that has answered."""
         worker.failures = 0
         self.idle.append(worker)
-        if self.ended:
-            self.drain()
 
-    def take(self, worker: WorkerProcess, deadline: float | None) -> None:
-        """Take a worker that has not answered: to be killed at `deadline`; None: it has ended."""
-        self.returned.put((worker, deadline))
+    def take(self, worker: WorkerProcess, patience_s: float | None) -> None:
+        """Take a worker that has not answered, to be killed after `patience_s`; None: it has ended."""
+        self.returned.put((worker, patience_s))
         self.ring()
-        if self.ended:
-            self.drain()
-
-    def drain(self) -> None:
-        """Close what comes back when the thread is no more: only its owner may close a channel."""
-        with suppress(IndexError):
-            while True:
-                self.idle.pop().channel.close()
-        with suppress(Empty):
-            while True:
-                self.returned.get_nowait()[0].channel.close()
 
     def run(self) -> None:
         try:
@@ -187,12 +174,12 @@ class _Keeper:
     def take_returned(self) -> None:
         with suppress(Empty):
             while True:
-                worker, deadline = self.returned.get_nowait()
-                if deadline is None:
+                worker, patience_s = self.returned.get_nowait()
+                if patience_s is None:
                     self.lose(worker, f"ended during {worker.doing}")
                 else:
                     self.abandoned += 1
-                    worker.state, worker.deadline = State.ABANDONED, deadline
+                    worker.state, worker.deadline = State.ABANDONED, time.monotonic() + patience_s
 
     def look_after(self, worker: WorkerProcess) -> None:
         now = time.monotonic()
@@ -232,7 +219,7 @@ class _Keeper:
         self.killed += killed
         self.crashed += not killed
         worker.kill()
-        worker.channel.close()
+        worker.close()
         worker.state, worker.deadline, worker.loss = State.DYING, time.monotonic(), loss
 
     def bury(self, worker: WorkerProcess) -> None:
@@ -249,13 +236,11 @@ class _Keeper:
         for worker in self.workers:
             with suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.0, give_up - time.monotonic()))
-            if worker.state is not State.UP:
-                worker.channel.close()
+            worker.close()
         with self.bell_lock:
             self.closing = self.ended = True
             for end in self.bell:
                 end.close()
-        self.drain()
         self.all_up.set()
 
     def close(self) -> None:
@@ -298,19 +283,13 @@ class Job:
     def poll(self, timeout_s: float = 0.0) -> bool:
         """Whether there is a result, after waiting for it for at most `timeout_s`."""
         until = time.monotonic() + timeout_s
-        while (worker := self._worker) is not None:
+        while (worker := self._worker) is not None and worker.wait(until - time.monotonic()):
             try:
                 if worker.advance():
                     self._outcome, self._worker = worker.answer(), None
                     self._keeper.put_back(worker)
-                    break
             except EOFError:
                 self._lose(worker)
-                break
-            left_s = until - time.monotonic()
-            if left_s <= 0.0:
-                break
-            worker.wait(left_s)
         return self._outcome is not None
 
     def result(self) -> Any:
@@ -338,12 +317,12 @@ class Job:
         """Give up at once. The worker is killed and replaced if it does not come back within `patience_s`."""
         worker, self._worker = self._worker, None
         if worker is not None:
-            self._keeper.take(worker, time.monotonic() + patience_s)
+            self._keeper.take(worker, patience_s)
 
     def __del__(self) -> None:
         self.abandon()
 
-    def _begin(self, message: bytes) -> bool:
+    def _begin(self, message: memoryview) -> bool:
         """Send the call; False if the process turns out to have ended."""
         assert self._worker is not None
         try:
