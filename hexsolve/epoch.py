@@ -55,11 +55,10 @@ class EpochIndex:
     greedy: Plan
     positions: Ints
 
-    def greedy_decision(self, problem: Problem) -> Decision:
-        """The greedy plan under the problem's own durations: what the solver has to beat, and its warm start."""
-        order = np.argsort(self.greedy.rank[self.positions], kind="stable")
-        prefill, decode = self.greedy.prefill[self.positions], self.greedy.decode[self.positions]
-        return timetable(problem, order, prefill, decode, compiled=True)
+    def decision_of(self, problem: Problem, plan: Plan) -> Decision:
+        """A plan of the same waiting calls under the problem's own durations: to be beaten, or a start."""
+        order = np.argsort(plan.rank[self.positions], kind="stable")
+        return timetable(problem, order, plan.prefill[self.positions], plan.decode[self.positions], compiled=True)
 
     def to_plan(self, problem: Problem, decision: Decision, provenance: str) -> Plan:
         """The decision as a plan of every waiting call: the problem's calls first, then the rest in greedy order.

@@ -8,6 +8,7 @@ order of prefill start, as `timetable` would. Deterministic by seed: own random 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -683,11 +684,19 @@ def _schedule_of(problem: Problem, board: Board, hint: Decision, seed: int) -> S
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found. `moves` tried in all; `decision` may equal the hint."""
+    """What a search found.
+
+    Attributes
+    ----------
+    decision : the cheapest; the hint packed to the left if nothing was found.
+    moves, improvements : moves tried in all, and new cheapest decisions among them.
+    history : (ms since the start, cost) after each look at the clock that saw a new cheapest decision.
+    """
 
     decision: Decision
     moves: int
     improvements: int
+    history: tuple[tuple[float, float], ...] = ()
 
 
 def search(
@@ -710,6 +719,7 @@ def search(
         Share of the time budget used, 0..1, asked after every few hundred moves; the search stops at 1. None: the
         search cools down over `moves` instead.
     """
+    started = perf_counter()
     board = board_of(problem, hint)
     schedule = _schedule_of(problem, board, hint, seed)
     best, best_cost = np.zeros((4, problem.num_calls), dtype=np.int64), np.zeros(1)
@@ -719,6 +729,7 @@ def search(
     best_cost[0] = schedule.total[0]
     _keep(schedule, best)
     done = found = 0
+    history = [(1e3 * (perf_counter() - started), float(best_cost[0]))]
     moves_per_look = max(16, _CALLS_PER_LOOK // problem.num_calls)
     while done < moves:
         used = done / moves if share_used is None else share_used()
@@ -726,7 +737,9 @@ def search(
             break
         heat = _START_HEAT * (_END_HEAT / _START_HEAT) ** used
         now = min(moves_per_look, moves - done)
-        found += _anneal(board, schedule, best, best_cost, now, heat, before, totals)
-        done += now
+        better = _anneal(board, schedule, best, best_cost, now, heat, before, totals)
+        if better:
+            history.append((1e3 * (perf_counter() - started), float(best_cost[0])))
+        found, done = found + better, done + now
     prefill_start = np.where(problem.is_free, best[2], -1)
-    return Found(Decision(best[0], best[1], prefill_start, best[3]), done, found)
+    return Found(Decision(best[0], best[1], prefill_start, best[3]), done, found, tuple(history))

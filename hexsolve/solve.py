@@ -1,24 +1,32 @@
-"""Problem in, best decision within a budget out. Knows budgets, gates and outcomes; knows no clusters and no snapshots.
+"""Problem in, best decision within a budget out. Knows components, budgets and outcomes; no clusters, no snapshots.
 
-Every decision that leaves here has passed the referee. The solver is asked only when the bound leaves room to improve
-and the budget leaves time to do so; whatever it answers, a feasible hint is never lost.
+Every decision that leaves here has passed the referee. Components run one after the other, each from the best decision
+so far; native solvers run in a worker process if there is a pool, beside the local search, and are left behind when
+they are late. Whatever they answer, a feasible hint is never lost and no bound is above a known decision.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from math import inf
+from math import inf, isnan
 from time import perf_counter
 
 import numpy as np
 
-from hexsolve.backends.outcome import Limits, ModelError, NativeOutcome
+from hexsolve import components
+from hexsolve.backends.outcome import Limits, ModelError
+from hexsolve.components import LOCAL_SEARCH
+from hexsolve.components.local_search import run as search_on
 from hexsolve.errors import InputError
-from hexsolve_models import Decision, Problem, cost, violations
+from hexsolve.portfolio import Step, steps_for
+from hexsolve.proposal import Proposal
+from hexsolve.workers import Job, NoWorker, WorkerDied, WorkerError, WorkerPool
+from hexsolve_models import Decision, Problem, cost, earliest_finish, violations
 from hexsolve_models.bounds import lower_bound
-from hexsolve_models.formulation import NumberRangeError
 
-__all__ = ["GATES", "Gate", "ModelError", "Result", "Status", "StopKind", "StopReason", "solve", "warm_up"]
+__all__ = ["ModelError", "Result", "Status", "StopKind", "StopReason", "Trace", "solve", "warm_up"]
+
+HINT, LIST = "hint", "list"
 
 
 class Status(Enum):
@@ -33,12 +41,12 @@ class Status(Enum):
 class StopKind(Enum):
     """Why `solve` stopped."""
 
-    PROVED = "the solver proved its decision optimal"
-    CERTIFIED = "the hint meets the bound, no solver needed"
-    LIMIT = "the solver reached its limit"
-    NOT_CALLED = "the solver was not called"
+    PROVED = "the best decision costs no more than the bound"
+    CERTIFIED = "the first decision meets the bound, no component needed"
+    LIMIT = "the time is used, or every component has had its turn"
+    NOT_CALLED = "no component was called"
     BLOCKED = "some calls fit no replica"
-    REJECTED = "the solver's answer failed a check"
+    REJECTED = "an answer failed a check"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,16 @@ class StopReason:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """At `elapsed_ms` of the solve, `component` had found `cost` and, or, proved `bound`."""
+
+    elapsed_ms: float
+    component: str
+    cost: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The outcome of one `solve`.
 
@@ -60,8 +78,11 @@ class Result:
     ----------
     objective : referee cost of the decision; inf without one.
     bound : no decision costs less; inf if there is none at all.
-    wall_ms, build_ms : time of the whole call, and of building the model.
-    deterministic_time : solver work in its own units; 0.0 if it was not called.
+    wall_ms, build_ms : time of the whole call, and of building models.
+    stop_reason : why it stopped; names rejected answers.
+    winner : what found the decision: a component, "hint", "list" (the first list schedule) or "".
+    trace : improvements of cost and bound in order.
+    work : component -> its repeatable work, and what it said.
     """
 
     status: Status
@@ -69,8 +90,10 @@ class Result:
     bound: float
     wall_ms: float
     build_ms: float
-    deterministic_time: float
     stop_reason: StopReason
+    winner: str
+    trace: tuple[Trace, ...]
+    work: tuple[tuple[str, float, str], ...]
     _decision: Decision | None = None
 
     @property
@@ -85,38 +108,20 @@ class Result:
         return self._decision
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Up to `max_literals` replica choices (x and y literals), the solver is worth a start from `min_budget_ms` on."""
-
-    max_literals: int
-    min_budget_ms: float
-
-
-# Measured 2026-11-21 by benchmarks/gate_calibration.py on 2 shared cores, 20 synthetic epochs per size: the first
-# budget of 5, 10, 20, 50, 100, 200, 500 ms at which no call of `solve` was late and a fifth improved on their hint.
-GATES = (
-    Gate(64, 10),  # 4 calls on 4 + 4 replicas: 75 % improved, 95 % proved optimal; 8 calls: 60 %, all at 20 ms
-    Gate(256, 20),  # 8 calls on 8 + 8: 80 %; 16 on 8 + 8: 30 %, 95 % at 50 ms; but 16 on 4 + 4: none, 45 % at 50 ms
-    Gate(512, 50),  # 32 calls on 8 + 8: 20 %, 80 % at 200 ms
-    Gate(1024, 500),  # 64 calls on 8 + 8: 50 %, 15 % at 200 ms
-    # Not measured, by extrapolation: 128 calls on 8 + 8 improved in 5 % at 500 ms, and building took 60-70 ms.
-    Gate(2048, 1000),
-    Gate(8192, 4000),
-)
-
-# CP-SAT's five answers, all of them. INFEASIBLE is never believed: `Problem.blocked_calls` decides feasibility exactly.
+# Every native status, and whether its decision, its bound can be believed after checks. INFEASIBLE is never believed:
+# `Problem.blocked_calls` decides feasibility exactly.
 NATIVE_STATUS = {
     "OPTIMAL": Status.OPTIMAL,
     "FEASIBLE": Status.FEASIBLE,
     "UNKNOWN": Status.NO_SOLUTION,
     "INFEASIBLE": Status.INFEASIBLE,
+    "": Status.NO_SOLUTION,  # not a native solver
     "MODEL_INVALID": None,  # raised as ModelError by the back-end
 }
 
-_RESERVE_SHARE, _RESERVE_MAX_MS, _RESERVE_MS = 0.25, 50.0, 3.0  # CP-SAT overshoots by 2-17 ms (gate_calibration)
-_MIN_LIMIT_MS = 1.0
-_SMALL_LITERALS = 128
+_END_MS = 0.3  # for returning the result
+_PATIENCE_S = 1.0  # how long a late worker may take to come back before it is replaced
+_WORKER_TRIP_MS = 1.0  # there and back
 
 
 def solve(
@@ -126,9 +131,9 @@ def solve(
     deterministic: float | None = None,
     seed: int = 0,
     workers: int = 1,
-    hint: Decision | None = None,
-    candidates: int | None = None,
-    gates: Sequence[Gate] | None = GATES,
+    hint: Decision | Sequence[Decision] = (),
+    steps: Sequence[Step | str] | None = None,
+    pool: WorkerPool | None = None,
 ) -> Result:
     """Find the cheapest decision.
 
@@ -137,158 +142,190 @@ def solve(
     budget_ms
         Wall-clock budget of this call, everything included, >= 0. None: no wall limit.
     deterministic
-        Solver limit in deterministic units, >= 0: same result on every run. None: no such limit.
+        Work limit of every component in nominal seconds, >= 0: moves of the local search, deterministic time of CP-SAT.
+        Same result on every run and machine. None: no such limit.
+    seed, workers
+        Seed >= 0 of everything random; threads >= 1 of each native solver.
     hint
-        A decision to start from; dropped if the referee finds violations. The result is never dearer than it.
-    candidates
-        Replicas per call and pool the solver may choose from, >= 1; None: all. With fewer it starts sooner and proves
-        nothing about the problem.
-    gates
-        From which budget on each size is worth a solver start; only a wall-clock budget is gated. None: always start.
+        Decisions to start from; those that the referee finds violations in are dropped. The result is never dearer.
+    steps
+        Components to run in this order, by name or with their share of the time left; None: by size and budget.
+    pool
+        Runs native solvers; without one they run in this thread, and cannot be left behind when they hang.
 
     Raises
     ------
     InputError
-        If a limit, the seed or the number of workers is out of range.
+        If a limit, the seed, the number of workers or a component's name is wrong.
     ModelError
-        If the solver finds the model invalid.
+        If a solver finds a model invalid.
     """
     limits = _checked(Limits(budget_ms, deterministic, seed, workers))
-    if candidates is not None and candidates < 1:
-        raise InputError(f"candidates = {candidates}: expected >= 1, or None for all")
-    run = _Run(problem, perf_counter(), budget_ms)
+    plan = steps_for(problem.num_calls, budget_ms) if steps is None else _as_steps(steps)
+    run = _Run(problem, budget_ms)
     blocked = problem.blocked_calls()
     if blocked:
         return run.without(Status.INFEASIBLE, inf, StopReason(StopKind.BLOCKED, f"calls {list(blocked)}"))
     if problem.num_calls == 0:
         hint = Decision(*np.zeros((4, 0), dtype=np.int64))
-    if hint is not None and not violations(problem, hint):
-        run.keep(hint)
-    run.bound = lower_bound(problem)
-    if run.price <= run.bound:
+    for decision in [hint] if isinstance(hint, Decision) else hint:
+        run.offer(HINT, decision)
+    if run.best is None:
+        run.offer(LIST, earliest_finish(problem, problem.topological, compiled=True))
+    run.raise_bound("bounds", lower_bound(problem))
+    if run.is_proved:
         return run.result(StopReason(StopKind.CERTIFIED))
-    if budget_ms is not None and gates is not None:
-        gate = gate_of(problem, gates)
-        if budget_ms < gate.min_budget_ms:
-            detail = f"{_num_literals(problem)} literals need {gate.min_budget_ms:g} ms, budget {budget_ms:g} ms"
-            return run.result(StopReason(StopKind.NOT_CALLED, detail))
-    return _ask_solver(run, limits, candidates)
-
-
-def gate_of(problem: Problem, gates: Sequence[Gate] = GATES) -> Gate:
-    """The first gate wide enough for the problem, or one that never opens."""
-    literals = _num_literals(problem)
-    return next((gate for gate in gates if literals <= gate.max_literals), Gate(literals, inf))
-
-
-def _num_literals(problem: Problem) -> int:
-    return int(problem.prefill_allowed.sum() + problem.decode_allowed.sum())
+    for step in plan:
+        left_ms = run.left_ms()
+        if left_ms is not None and left_ms <= 0.0:
+            break
+        own = Limits(None if left_ms is None else left_ms * step.share, deterministic, seed, workers)
+        _take_turn(run, step.component, own, pool)
+        if run.is_proved:
+            return run.result(StopReason(StopKind.PROVED))
+    if run.rejected:
+        return run.result(StopReason(StopKind.REJECTED, "; ".join(run.rejected)))
+    if not run.work:
+        return run.result(StopReason(StopKind.NOT_CALLED, f"budget {limits.wall_ms} ms"))
+    return run.result(StopReason(StopKind.LIMIT))
 
 
 def warm_up() -> None:
-    """Import and start everything `solve` needs, so that the first budget is not spent on it (about 0.7 s)."""
+    """Load and compile everything `solve` needs, so that the first budget is not spent on it."""
     import scipy.optimize  # noqa: F401
 
-    from hexsolve.backends import cpsat as backend
-
-    backend.warm_up()
+    components.warm_up()
 
 
 class _Run:
     """Book-keeping of one `solve`: the best checked decision, the best bound, the clock."""
 
-    def __init__(self, problem: Problem, start_s: float, budget_ms: float | None) -> None:
-        self.problem, self.start_s, self.budget_ms = problem, start_s, budget_ms
+    def __init__(self, problem: Problem, budget_ms: float | None) -> None:
+        self.problem, self.budget_ms, self.start_s = problem, budget_ms, perf_counter()
         self.best: Decision | None = None
+        self.winner = ""
         self.price: float = inf
         self.bound: float = -inf
-        self.build_ms = self.deterministic_time = 0.0
+        self.check_ms = self.build_ms = 0.0
+        self.trace: list[Trace] = []
+        self.work: list[tuple[str, float, str]] = []
+        self.rejected: list[str] = []
 
-    def keep(self, decision: Decision) -> None:
-        price = cost(self.problem, decision)
-        if price < self.price:
-            self.best, self.price = decision, price
+    @property
+    def is_proved(self) -> bool:
+        return self.price <= self.bound
 
     def elapsed_ms(self) -> float:
         return (perf_counter() - self.start_s) * 1000
 
-    def solver_limit_ms(self) -> float | None:
+    def left_ms(self) -> float | None:
+        """Time that a component may use: what it answers has to be checked within the budget too."""
         if self.budget_ms is None:
             return None
-        left_ms = self.budget_ms - self.elapsed_ms()
-        return left_ms - min(_RESERVE_SHARE * left_ms, _RESERVE_MAX_MS) - _RESERVE_MS
+        return self.budget_ms - self.elapsed_ms() - 1.5 * self.check_ms - _END_MS
+
+    def offer(self, component: str, decision: Decision, claimed: float = float("nan"), status: str = "") -> str:
+        """Keep a decision if it is allowed and the cheapest so far; returns what is wrong with it."""
+        before_ms = self.elapsed_ms()
+        broken = violations(self.problem, decision)
+        if broken:
+            return f"{len(broken)} violations, the first: {broken[0]}"
+        price = cost(self.problem, decision)
+        self.check_ms = max(self.check_ms, self.elapsed_ms() - before_ms)
+        # A proved optimum has no slack in its cost variables; an incumbent may.
+        if not isnan(claimed) and (price > claimed or (status == "OPTIMAL" and price < claimed)):
+            return f"claims cost {claimed:.0f}, the referee finds {price}"
+        if price < self.bound:
+            return f"cost {price} is below the bound {self.bound:.0f}"
+        if price < self.price:
+            self.best, self.price, self.winner = decision, price, component
+            self.trace.append(Trace(self.elapsed_ms(), component, price, self.bound))
+        return ""
+
+    def raise_bound(self, component: str, bound: float) -> str:
+        """Take a bound if no decision contradicts it; returns what does."""
+        if bound > self.price:
+            return f"claims bound {bound:.0f}, a decision costs {self.price:.0f}"
+        if bound > self.bound:
+            self.bound = bound
+            self.trace.append(Trace(self.elapsed_ms(), component, self.price, bound))
+        return ""
+
+    def judge(self, component: str, proposal: Proposal, began_ms: float) -> None:
+        """Believe only what the referee and the other components do not contradict."""
+        self.build_ms += proposal.build_ms
+        self.work.append((component, proposal.work, proposal.detail))
+        wrong = ""
+        if NATIVE_STATUS[proposal.status] is Status.INFEASIBLE:
+            wrong = "says infeasible, but every call fits a replica"
+        elif proposal.decision is not None:
+            before = self.price
+            wrong = self.offer(component, proposal.decision, proposal.claimed, proposal.status)
+            if not wrong and self.price < before:  # what it found on its way, before its last
+                steps = [(ms, price) for ms, price in proposal.history[:-1] if price < before]
+                self.trace[-1:-1] = [Trace(began_ms + ms, component, price, self.bound) for ms, price in steps]
+        wrong = wrong or self.raise_bound(component, proposal.bound)
+        if wrong:
+            self.rejected.append(f"{component} {wrong}")
 
     def result(self, reason: StopReason) -> Result:
         if self.best is None:
             return self.without(Status.NO_SOLUTION, self.bound, reason)
-        status = Status.OPTIMAL if self.price <= self.bound else Status.FEASIBLE
-        times = self.elapsed_ms(), self.build_ms, self.deterministic_time
-        return Result(status, self.price, self.bound, *times, reason, self.best)
+        return self._as_result(Status.OPTIMAL if self.is_proved else Status.FEASIBLE, self.price, self.bound, reason)
 
     def without(self, status: Status, bound: float, reason: StopReason) -> Result:
-        return Result(status, inf, bound, self.elapsed_ms(), self.build_ms, self.deterministic_time, reason)
+        return self._as_result(status, inf, bound, reason)
+
+    def _as_result(self, status: Status, price: float, bound: float, reason: StopReason) -> Result:
+        told = reason, self.winner, tuple(self.trace), tuple(self.work)
+        return Result(status, price, bound, self.elapsed_ms(), self.build_ms, *told, self.best)
 
 
-def _ask_solver(run: _Run, limits: Limits, candidates: int | None) -> Result:
-    from hexsolve.backends import cpsat as backend
-    from hexsolve_models.formulations import cpsat_full as cpsat
-
-    before_ms = run.elapsed_ms()
-    try:
-        formulation = cpsat.build(run.problem, run.best, candidates=candidates)
-    except NumberRangeError as error:
-        return run.result(StopReason(StopKind.NOT_CALLED, str(error)))
-    start = None if run.best is None else formulation.encode(run.best)
-    run.build_ms = run.elapsed_ms() - before_ms
-    limit_ms = run.solver_limit_ms()
-    if limit_ms is not None and limit_ms < _MIN_LIMIT_MS:
-        detail = f"{limit_ms:.1f} ms would be left after building for {run.build_ms:.1f} ms"
-        return run.result(StopReason(StopKind.NOT_CALLED, detail))
-    outcome = backend.run(
-        formulation.model,
-        start,
-        Limits(limit_ms, limits.deterministic, limits.seed, limits.workers),
-        has_twins=formulation.has_twins,
-        is_small=_num_literals(run.problem) <= _SMALL_LITERALS,
+def _take_turn(run: _Run, component: str, limits: Limits, pool: WorkerPool | None) -> None:
+    began_ms = run.elapsed_ms()
+    if pool is None or limits.deterministic is not None or not components.load(component).IS_NATIVE:
+        run.judge(component, components.run(component, run.problem, run.best, limits), began_ms)
+        return
+    own = (
+        limits
+        if limits.wall_ms is None
+        else Limits(limits.wall_ms - _WORKER_TRIP_MS, None, limits.seed, limits.workers)
     )
-    run.deterministic_time = outcome.deterministic_time
-    proposal = None if outcome.values is None else formulation.decode(outcome.values)
-    return _judge(run, outcome, proposal, formulation.is_exact)
+    try:
+        job = pool.submit("hexsolve.components:run", component, run.problem, run.best, own)
+    except NoWorker as error:
+        run.work.append((component, 0.0, str(error)))
+        return
+    try:
+        # The local search uses the time; the worker has a core of its own.
+        proposal = search_on(run.problem, run.best, limits, is_over=job.poll)
+        run.judge(LOCAL_SEARCH, proposal, began_ms)
+        _collect(run, component, job, began_ms)
+    finally:
+        job.abandon(_PATIENCE_S)
 
 
-def _judge(run: _Run, outcome: NativeOutcome, proposal: Decision | None, is_exact: bool) -> Result:
-    """Believe only what the referee and the other bound do not contradict."""
-    wrong = _contradiction(run, outcome, proposal)
-    if wrong:
-        return run.result(StopReason(StopKind.REJECTED, wrong))
-    if proposal is not None:
-        run.keep(proposal)
-    if not is_exact:  # a bound on a part of the choices bounds nothing
-        return run.result(StopReason(StopKind.LIMIT, f"{outcome.status} among the candidate replicas"))
-    run.bound = max(run.bound, outcome.bound)
-    proved = NATIVE_STATUS[outcome.status] is Status.OPTIMAL
-    return run.result(StopReason(StopKind.PROVED if proved else StopKind.LIMIT, outcome.status))
+def _collect(run: _Run, component: str, job: Job, began_ms: float) -> None:
+    if not job.poll():
+        run.work.append((component, 0.0, "late"))
+        return
+    try:
+        run.judge(component, job.result(), began_ms)
+    except WorkerDied as error:
+        run.work.append((component, 0.0, str(error)))
+    except WorkerError as error:
+        if str(error).startswith(ModelError.__name__):
+            raise ModelError(str(error)) from error
+        run.work.append((component, 0.0, str(error)))
 
 
-def _contradiction(run: _Run, outcome: NativeOutcome, proposal: Decision | None) -> str:
-    status = NATIVE_STATUS[outcome.status]
-    if status is Status.INFEASIBLE:
-        return "the solver says infeasible, but every call fits a replica"
-    price: float = inf
-    if proposal is not None:
-        broken = violations(run.problem, proposal)
-        if broken:
-            return f"{len(broken)} violations, the first: {broken[0]}"
-        price = cost(run.problem, proposal)
-        # A proved optimum has no slack in its cost variables; an incumbent may.
-        if price > outcome.objective or (status is Status.OPTIMAL and price < outcome.objective):
-            return f"the solver claims cost {outcome.objective:.0f}, the referee finds {price}"
-    best = min(price, run.price)
-    if best < run.bound:
-        return f"cost {best} is below the bound {run.bound}"
-    if outcome.bound > best:
-        return f"the solver claims bound {outcome.bound:.0f}, a decision costs {best}"
-    return ""
+def _as_steps(steps: Sequence[Step | str]) -> tuple[Step, ...]:
+    """Names share the time left evenly."""
+    plan = []
+    for i, step in enumerate(steps):
+        plan.append(Step(step, 1.0 / (len(steps) - i)) if isinstance(step, str) else step)
+        components.load(plan[-1].component)
+    return tuple(plan)
 
 
 def _checked(limits: Limits) -> Limits:

@@ -77,7 +77,7 @@ def running_out(problem, **_):
 
 def answering(change):
     """A solver that claims to have found `change(hint)` for nothing."""
-    return lambda problem, hint, **_: outcome(change(hint))
+    return lambda problem, hint, **_: outcome(change(hint[0]))
 
 
 def moved(hint, **changes):
@@ -98,11 +98,11 @@ BAD_SOLVERS = {
     "infeasible": (lambda problem, **_: outcome(None, Status.INFEASIBLE), "failed: infeasible"),
     "no solution": (lambda problem, **_: outcome(None, Status.NO_SOLUTION), "failed: no_solution"),
     "not called": (
-        lambda problem, hint, **_: outcome(hint, kind=StopKind.NOT_CALLED),
+        lambda problem, hint, **_: outcome(hint[0], kind=StopKind.NOT_CALLED),
         "not_called: too little budget",
     ),
     "rejected": (
-        lambda problem, hint, **_: outcome(hint, kind=StopKind.REJECTED),
+        lambda problem, hint, **_: outcome(hint[0], kind=StopKind.REJECTED),
         "failed: answer rejected by the referee",
     ),
     "too short": (answering(lambda h: Decision([0], [0], [0], [0])), "failed: decision breaks a rule"),
@@ -114,10 +114,10 @@ BAD_SOLVERS = {
     ),
     "all at once": (answering(lambda h: moved(h, prefill_start=h.prefill_start * 0)), "failed: decision breaks a rule"),
     "the greedy decision": (answering(lambda h: h), "greedy_kept"),
-    "the greedy decision, proved": (lambda problem, hint, **_: outcome(hint, Status.OPTIMAL), "greedy_optimal"),
+    "the greedy decision, proved": (lambda problem, hint, **_: outcome(hint[0], Status.OPTIMAL), "greedy_optimal"),
     "a worse one": (answering(lambda h: moved(h, decode_start=h.decode_start + 5000)), "greedy_kept"),
     "a worse one, proved optimal": (
-        lambda problem, hint, **_: outcome(moved(hint, decode_start=hint.decode_start + 9), Status.OPTIMAL),
+        lambda problem, hint, **_: outcome(moved(hint[0], decode_start=hint[0].decode_start + 9), Status.OPTIMAL),
         "greedy_kept",
     ),
 }
@@ -189,7 +189,7 @@ def test_a_really_better_decision_is_adopted():
 
     def solve(problem, hint, **_):
         better = earliest_finish(problem, np.arange(problem.num_calls))
-        costs.append((cost(problem, better), cost(problem, hint)))
+        costs.append((cost(problem, better), cost(problem, hint[0])))
         return outcome(better)
 
     engine = engine_of(SolverPolicy(solve=solve, fallback=Poor()))

@@ -82,7 +82,7 @@ def test_held_intervals_are_what_runs_and_stay_within_capacity(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_greedy_decision_breaks_no_rule(seed):
     snapshot, greedy, problem, index = epoch(seed)
-    decision = index.greedy_decision(problem)
+    decision = index.decision_of(problem, index.greedy)
     assert violations(problem, decision) == []
     assert np.array_equal(decision.decode, greedy.decode[index.positions])
     locked = snapshot.calls["stage"][snapshot.waiting[index.positions]] == WAIT_DECODE
@@ -157,7 +157,7 @@ def test_calls_that_no_replica_can_take_now_are_left_out():
     greedy = plan_by_risk(snapshot)
     problem, index = to_problem(snapshot, greedy, EpochParams())
     assert greedy.slots[index.positions].tolist() == [small]
-    plan = index.to_plan(problem, index.greedy_decision(problem), "test")
+    plan = index.to_plan(problem, index.decision_of(problem, index.greedy), "test")
     assert plan.decode[plan.slots == large].tolist() == [-1]
 
 

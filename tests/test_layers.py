@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = (
-    ("atomic", "errors", "events", "jit", "watchdog", "worker_main"),
+    ("atomic", "errors", "events", "jit", "worker_main"),
     ("workflow", "profile", "datafile", "worker_process"),
     ("cluster", "arrivals", "decode_pace", "predict", "profile_fit", "workers"),
     ("io", "load", "profile_file", "tables"),
@@ -19,7 +19,11 @@ LAYERS = (
     ("crowding", "search", "settle", "state"),
     ("adoption", "epoch", "inbox", "placement"),
     ("backends",),
+    ("proposal",),
+    ("components",),
+    ("portfolio",),
     ("solve",),
+    ("stages",),
     ("policies",),
     ("engine",),
     ("sim",),

@@ -177,7 +177,7 @@ def test_hexagent_reorders_locked_calls_without_moving_them():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"budget_ms": 0.0}, {"budget_ms": float("nan")}, {"deterministic": 0.0}, {"workers": 0}, {"grace_ms": 0.0}],
+    [{"budget_ms": 0.0}, {"budget_ms": float("nan")}, {"deterministic": 0.0}, {"workers": 0}, {"processes": -1}],
 )
 def test_solver_parameters_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -32,7 +32,6 @@ from hexsolve.study import (
     standalone_ms,
 )
 from hexsolve.study.report import differences, document, interval, markdown, summary
-from hexsolve.study.run import DETERMINISTIC_UNITS_PER_S
 from hexsolve.workflow import Call, Workflow, Workload
 
 
@@ -63,7 +62,7 @@ def test_the_solver_plans_while_greedy_decides(cluster: Cluster, deterministic: 
     engine = build_engine(cluster, "solver", EngineOptions(30.0, 0.0, deterministic))
     assert isinstance(engine.policy, SolverPolicy)
     assert engine.policy.budget_ms == 30.0
-    assert engine.policy.deterministic == (0.03 * DETERMINISTIC_UNITS_PER_S if deterministic else None)
+    assert engine.policy.deterministic == (0.03 if deterministic else None)
     slot = engine.state.workflow_open(0.0, "w")
     for name in "ab":
         engine.state.call_ready(0.0, slot, name, input_tokens=100, predicted_output_tokens=10)

@@ -6,7 +6,7 @@ policies for one snapshot are compared on one scale.
 
 from dataclasses import dataclass
 
-from hexsolve.epoch import EpochIndex, EpochParams, to_problem
+from hexsolve.epoch import EpochParams, to_problem
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
@@ -47,11 +47,11 @@ def certify(snapshot: Snapshot, plan: Plan, params: EpochParams | None = None) -
     problem, index = translated
     if (plan.decode[index.positions] < 0).any():
         return None
-    decision = EpochIndex(snapshot, plan, index.positions).greedy_decision(problem)
+    decision = index.decision_of(problem, plan)
     if violations(problem, decision):
         return None
     objective = float(cost(problem, decision))
     if "objective" in plan.receipt and plan.receipt.get("outcome", "").startswith("better"):
         objective = min(objective, float(plan.receipt["objective"]))
     bound = max(float(lower_bound(problem)), float(plan.receipt.get("bound", 0)))
-    return Certificate(objective, float(cost(problem, index.greedy_decision(problem))), bound, problem.num_calls)
+    return Certificate(objective, float(cost(problem, index.decision_of(problem, greedy))), bound, problem.num_calls)

@@ -30,11 +30,6 @@ from hexsolve.sim import (
 )
 from hexsolve.workflow import Workload
 
-DETERMINISTIC_UNITS_PER_S = 0.15
-"""CP-SAT's deterministic units worth a second of budget, for reproducible runs. The unit counts work, not time: epochs
-of text2sql and tot-text on the demo cluster that reached the limit did 0.15 to 0.23 units per CPU-second (p10 to p90,
-CP-SAT 9.15, one worker, 2026-11-21)."""
-
 OnDecision = Callable[[float], None]
 """Told the simulated time of every decision."""
 
@@ -63,8 +58,8 @@ class EngineOptions:
 
     @property
     def deterministic_limit(self) -> float | None:
-        """The solver's work limit in its own units; None under a wall limit."""
-        return self.budget_ms / 1e3 * DETERMINISTIC_UNITS_PER_S if self.deterministic else None
+        """The work limit in nominal seconds; None under a wall limit."""
+        return self.budget_ms / 1e3 if self.deterministic else None
 
 
 class _WatchedEngine(PlacementEngine):

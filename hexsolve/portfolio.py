@@ -1,0 +1,52 @@
+"""Which components run at which size and budget, and for how long. Data and a look-up; knows no component.
+
+Measured by benchmarks/portfolio_calibration.py; docs/solver.md says why each row is as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hexsolve import components
+from hexsolve.components import LOCAL_SEARCH
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A component and the share of the time left that it may use, 0..1."""
+
+    component: str
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The steps for problems of up to `max_calls` calls, from `min_budget_ms` on."""
+
+    max_calls: float
+    min_budget_ms: float
+    steps: tuple[Step, ...]
+
+
+_SEARCH_ONLY = (Step(LOCAL_SEARCH),)
+PORTFOLIO = (
+    Row(8, 15.0, (Step(LOCAL_SEARCH, 0.2), Step("cpsat_full"))),
+    Row(16, 100.0, (Step(LOCAL_SEARCH, 0.3), Step("cpsat_full"))),
+    Row(24, 1000.0, (Step(LOCAL_SEARCH, 0.5), Step("cpsat_full"))),
+)
+
+
+def steps_for(num_calls: int, budget_ms: float | None) -> tuple[Step, ...]:
+    """Steps in order. Without a wall-clock budget (None) the ones of the largest."""
+    for row in PORTFOLIO:
+        if num_calls <= row.max_calls and (budget_ms is None or budget_ms >= row.min_budget_ms):
+            return row.steps
+    return _SEARCH_ONLY
+
+
+def may_use_workers(budget_ms: float, steps: Sequence[Step | str] | None) -> bool:
+    """Whether any problem has a native step at this budget: below that no worker process is worth having."""
+    if steps is None:
+        chosen = [step for row in PORTFOLIO if budget_ms >= row.min_budget_ms for step in row.steps]
+    else:
+        chosen = [Step(step) if isinstance(step, str) else step for step in steps]
+    return any(components.load(step.component).IS_NATIVE for step in chosen)
