@@ -1,12 +1,16 @@
 """Made-up moments of a busy cluster, for benchmarks of one decision. Seeded; built through the state's own events."""
 
+import json
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from hexsolve.arrivals import Poisson
-from hexsolve.catalog import load_cluster
+from hexsolve.catalog import library, load_cluster
 from hexsolve.cluster import Cluster
+from hexsolve.cluster_file import read_cluster_text
 from hexsolve.engine import PlacementEngine
 from hexsolve.generate import generate
 from hexsolve.listplan import plan_by_risk
@@ -15,13 +19,30 @@ from hexsolve.sim import simulate
 from hexsolve.snapshot import Snapshot
 from hexsolve.state import ClusterState
 
+_GPUS = ("A100", "A100", "H100", "H100", "H100", "H200", "H200", "H200")  # either pool of Hetero-1
+
+
+def cluster_file(num_prefill: int, num_decode: int, kv_tokens: int | None = None) -> dict[str, Any]:
+    """A llama-3.1-70b cluster of the given size as the content of a cluster file: the paper's Hetero-1, its replicas
+    dealt out in turn (2 A100, 3 H100 and 3 H200 in every 8).
+
+    With `kv_tokens` every decode replica holds just so many, as where other LLMs share its GPUs.
+    """
+    decode = _groups(num_decode)
+    if kv_tokens is not None:
+        decode = [group | {"kv_capacity_tokens": kv_tokens} for group in decode]
+    name = f"bench-{num_prefill}x{num_decode}"
+    return {"name": name, "llm": "llama3.1-70b", "prefill": _groups(num_prefill), "decode": decode}
+
+
+def _groups(count: int) -> list[dict[str, Any]]:
+    dealt = Counter(_GPUS[i * 3 % 8] for i in range(count))
+    return [{"gpu": gpu, "tp": 4, "count": dealt[gpu]} for gpu in sorted(dealt)]
+
 
 def cluster_of(num_prefill: int, num_decode: int) -> Cluster:
-    """A heterogeneous llama-3.1-70b cluster of the given size, replicas as in the paper's Hetero-1 in turn."""
-    base = load_cluster("hetero-1-llama-70b")
-    prefill = [replace(base.prefill[i * 3 % 8], name=f"P{i}") for i in range(num_prefill)]
-    decode = [replace(base.decode[i * 3 % 8], name=f"D{i}") for i in range(num_decode)]
-    return Cluster(f"bench-{num_prefill}x{num_decode}", base.llm, tuple(prefill), tuple(decode))
+    """The cluster of `cluster_file`."""
+    return read_cluster_text(json.dumps(cluster_file(num_prefill, num_decode)), "bench", ".json", library())
 
 
 def busy_snapshot(waiting: int, num_prefill: int, num_decode: int, *, running: int = 50, seed: int = 0) -> Snapshot:
