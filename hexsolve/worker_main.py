@@ -7,7 +7,6 @@ own, so whatever a function writes to its standard streams cannot get into it.
 
 import faulthandler
 import importlib
-import io
 import os
 import pickle
 import signal
@@ -18,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import cache, partial
+from types import SimpleNamespace
 from typing import Any
 
 MAGIC = b"HXW1"
@@ -26,11 +26,10 @@ HEADER = struct.Struct("!4sQ")
 
 def frame(message: object) -> memoryview:
     """`message` as it goes over the channel. Raises what pickle raises."""
-    file = io.BytesIO(bytes(HEADER.size))
-    file.seek(HEADER.size)
-    pickle.dump(message, file, protocol=5)  # straight behind the header: a large array is copied once
-    HEADER.pack_into(file.getbuffer(), 0, MAGIC, file.tell() - HEADER.size)
-    return file.getbuffer()
+    data = bytearray(HEADER.size)
+    pickle.Pickler(SimpleNamespace(write=data.extend), protocol=5).dump(message)  # a large array is copied once
+    HEADER.pack_into(data, 0, MAGIC, len(data) - HEADER.size)
+    return memoryview(data)
 
 
 @cache

@@ -179,7 +179,7 @@ def test_descriptors_above_1023_will_do():
     [
         ("fail", "ValueError: cannot be"),
         ("exit_politely", "SystemExit: bye"),
-        ("unpicklable", "pickle"),
+        ("unpicklable", "unpicklable.<locals>.<lambda>"),
         ("unreadable", "cannot be read here: TypeError: not where it was made"),
         ("raise_unpicklable", "stubborn"),
         ("raise_unprintable", "Unprintable"),
@@ -257,6 +257,15 @@ def test_a_worker_killed_while_idle_is_replaced_without_being_asked(pool):
     until(lambda: pool.stats.started == 2 and pool.idle == 1)
     assert "ended while idle" in pool.stats.failure
     assert call(pool, "echo", 1) == 1
+
+
+def test_a_job_that_kills_its_worker_is_not_run_again(tmp_path):
+    with WorkerPool(2) as pool:
+        for i in range(1, 11):
+            with pytest.raises(WorkerDied):
+                call(pool, "note_and_exit", str(tmp_path / "notes"))
+            assert (tmp_path / "notes").read_bytes() == b"!" * i
+            assert call(pool, "echo", i) == i
 
 
 @pytest.mark.parametrize(("function", "args"), [("sleep", (600,)), ("busy", ()), ("hold_the_interpreter_lock", (600,))])
