@@ -16,12 +16,11 @@ from hexsolve.listplan import held_spans, plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.settle import settled_finish_ms
 from hexsolve.snapshot import Snapshot
+from hexsolve.stretch_cost import StretchCost, ratios
 from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL, Floats, Ints
-from hexsolve_models import Decision, Objective, Problem, power, timetable
+from hexsolve_models import Decision, Objective, Problem, timetable
 
 _ROUNDING_SLACK = 1e-6  # keeps 3.0000000001 ms from becoming 4 ticks
-_LOW, _HIGH = 0.5, 1.25  # ratios, relative to the largest, where tangents are dense: 24 pieces err by under 1 %
-_COST_SCALE = 10**7  # cost of one workflow at the largest projected ratio of the greedy plan
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class EpochParams:
     tick_ms : length of a tick, >= 0.001.
     max_calls : calls in the problem, >= 1, the most urgent of the greedy plan; the rest keep their greedy placement.
         None: all of them here, as many as its budget is good for in the solver policy.
-    exponent : k of the objective Σ_w R_w^k, >= 1 (models/README.md §3).
+    exponent : k of the objective Σ_w R_w^k, >= 1 (`stretch_cost`).
     """
 
     tick_ms: float = 1.0
@@ -130,50 +129,43 @@ def _prefill_ms(snapshot: Snapshot, rows: Ints) -> Floats:
 def _objective(
     snapshot: Snapshot, greedy: Plan, positions: Ints, workflow: Ints, num_workflows: int, params: EpochParams
 ) -> Objective:
-    """Σ_w (R_w / R_max)^k over the projected ratios, R_max the largest of the greedy plan; ties by call finish."""
+    """The cost of projected ratios (`stretch_cost`); ties by call finish."""
     calls = snapshot.calls[snapshot.waiting[positions]]
     elapsed, horizon = np.zeros(num_workflows), np.ones(num_workflows)
     elapsed[workflow] = np.maximum(0.0, snapshot.now_ms - calls["arrival_ms"])
     horizon[workflow] = calls["horizon_ms"]
-    ratio = (greedy.finish_ms[positions] - calls["arrival_ms"]) / calls["horizon_ms"]
-    return power(
+    return StretchCost.around(snapshot, greedy, params.exponent).objective(
         _ticks(elapsed, params.tick_ms),
         np.maximum(1, _ticks(horizon, params.tick_ms)),
         np.zeros(len(positions), dtype=np.int64),
-        k=params.exponent,
-        reference=float(ratio.max()),
-        scale=_COST_SCALE,
-        low=_LOW,
-        high=_HIGH,
-        call_weight=np.ones(len(positions), dtype=np.int64),
+        np.ones(len(positions), dtype=np.int64),
     )
 
 
-def projected_cost(snapshot: Snapshot, plan: Plan, exponent: int) -> float:
-    """Σ_w (max over w's waiting calls of R)^exponent of a plan in the projection; calls without placement are left out,
-    so compare plans by `projected_key`.
+def projected_cost(snapshot: Snapshot, plan: Plan, curve: StretchCost) -> float:
+    """What a plan costs in the projection; calls without placement are left out, so compare by `projected_key`.
 
     The same objective as the problem's, on the whole queue, with every decode in the batches that the plan makes
     (`settled_finish_ms`).
     """
     finish_ms = settled_finish_ms(snapshot, plan)
     placed = np.isfinite(finish_ms)
-    calls = snapshot.calls[plan.rows[placed]]
-    ratio = (finish_ms[placed] - calls["arrival_ms"]) / calls["horizon_ms"]
-    workflows, workflow = np.unique(calls["workflow"], return_inverse=True)
+    ratio = ratios(snapshot, plan.rows[placed], finish_ms[placed])
+    workflows, workflow = np.unique(snapshot.calls["workflow"][plan.rows[placed]], return_inverse=True)
     worst = np.zeros(len(workflows))
     np.maximum.at(worst, workflow, ratio)
-    return float(np.sum(worst**exponent))
+    return curve.total(worst)
 
 
-def projected_key(snapshot: Snapshot, plan: Plan, exponent: int) -> tuple[int, float]:
+def projected_key(snapshot: Snapshot, plan: Plan, curve: StretchCost) -> tuple[int, float]:
     """What plans are compared by, smaller is better: calls left without placement, then `projected_cost`."""
-    return int(np.sum(~np.isfinite(plan.finish_ms))), projected_cost(snapshot, plan, exponent)
+    return int(np.sum(~np.isfinite(plan.finish_ms))), projected_cost(snapshot, plan, curve)
 
 
 def projects_better(snapshot: Snapshot, plan: Plan, than: Plan, exponent: int) -> bool:
     """Whether a plan places more calls, or as many at a strictly lower `projected_cost`."""
-    return projected_key(snapshot, plan, exponent) < projected_key(snapshot, than, exponent)
+    curve = StretchCost.around(snapshot, than, exponent)
+    return projected_key(snapshot, plan, curve) < projected_key(snapshot, than, curve)
 
 
 def projected(snapshot: Snapshot, plan: Plan) -> Plan:

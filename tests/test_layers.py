@@ -16,7 +16,7 @@ LAYERS = (
     ("cluster_file", "projection", "snapshot"),
     ("catalog", "policy", "standalone"),
     ("books", "generate", "listplan"),
-    ("crowding", "search", "settle", "state"),
+    ("crowding", "search", "settle", "state", "stretch_cost"),
     ("adoption", "epoch", "inbox", "placement"),
     ("backends",),
     ("proposal",),

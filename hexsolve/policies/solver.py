@@ -18,6 +18,7 @@ from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policy import Plan, Policy
 from hexsolve.portfolio import Step, may_use_workers
 from hexsolve.snapshot import Snapshot
+from hexsolve.stretch_cost import StretchCost
 from hexsolve.workers import WorkerPool
 from hexsolve_models import Problem, cost, violations
 
@@ -171,7 +172,8 @@ class SolverPolicy:
             proved = optimal and price == greedy_cost
             return greedy, receipt | {"outcome": "greedy_optimal" if proved else "greedy_kept"}
         plan = index.to_plan(problem, result.decision, self.name)
-        before, after = (projected_key(snapshot, p, self.params.exponent) for p in (greedy, plan))
+        curve = StretchCost.around(snapshot, greedy, self.params.exponent)
+        before, after = (projected_key(snapshot, p, curve) for p in (greedy, plan))
         receipt |= {"projected_greedy": before[1], "projected": after[1]}
         if not after < before:
             return greedy, receipt | {"outcome": "greedy_kept"}
