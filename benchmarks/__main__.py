@@ -8,24 +8,13 @@ import time
 import click
 
 import benchmarks
-from benchmarks.registry import REGISTRY, Rows
+from benchmarks.registry import REGISTRY, table
 
 
 def _load() -> None:
     for module in pkgutil.iter_modules(benchmarks.__path__):
         if module.name.startswith("bench_"):
             importlib.import_module(f"benchmarks.{module.name}")
-
-
-def _table(rows: Rows) -> str:
-    """Rows as a Markdown table, ready for RESULTS.md."""
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @click.group()
@@ -59,7 +48,7 @@ def run(names: tuple[str, ...], everything: bool, smoke: bool, as_json: bool) ->
             for row in rows:
                 click.echo(json.dumps({"benchmark": name, **row}))
         else:
-            click.echo(f"\n{name} ({time.perf_counter() - started:.1f} s)\n\n{_table(rows)}")
+            click.echo(f"\n{name} ({time.perf_counter() - started:.1f} s)\n\n{table(rows)}")
 
 
 main()

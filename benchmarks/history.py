@@ -104,9 +104,9 @@ class _Listener:
         self._note(slot, event)
         return slot
 
-    def workflow_close(self, now_ms: float, workflow_slot: int) -> object:
+    def workflow_close(self, now_ms: float, workflow_slot: int) -> None:
         del self._told[workflow_slot], self._open[workflow_slot]
-        return self._to.workflow_close(now_ms, workflow_slot)
+        self._to.workflow_close(now_ms, workflow_slot)
 
     def call_ready(self, now_ms: float, workflow_slot: int, request_id: str, **details: Any) -> int:
         slot = self._to.call_ready(now_ms, workflow_slot, request_id, **details)
@@ -114,51 +114,51 @@ class _Listener:
         self._tell(slot, ev.CallReady, now_ms, **details)
         return slot
 
-    def prefill_batch(self, now_ms: float, replica_index: int, expected_end_ms: float) -> object:
+    def prefill_batch(self, now_ms: float, replica_index: int, expected_end_ms: float) -> None:
         self._batch_end_ms[replica_index] = expected_end_ms
-        return self._to.prefill_batch(now_ms, replica_index, expected_end_ms)
+        self._to.prefill_batch(now_ms, replica_index, expected_end_ms)
 
-    def prefill_started(self, now_ms: float, slot: int, replica_index: int, cached_tokens: int) -> object:
+    def prefill_started(self, now_ms: float, slot: int, replica_index: int, cached_tokens: int) -> None:
         source, target = self._prefill[replica_index], self._decode[self._to.decode[slot]]
         self._tell(slot, Placed, now_ms, prefill=source, decode=target)
         end_ms = self._batch_end_ms[replica_index]
         self._tell(slot, ev.PrefillStarted, now_ms, replica=source, expected_end_ms=end_ms, cached_tokens=cached_tokens)
-        return self._to.prefill_started(now_ms, slot, replica_index, cached_tokens)
+        self._to.prefill_started(now_ms, slot, replica_index, cached_tokens)
 
-    def prefill_done(self, now_ms: float, slot: int) -> object:
+    def prefill_done(self, now_ms: float, slot: int) -> None:
         self._tell(slot, ev.PrefillDone, now_ms)
-        return self._to.prefill_done(now_ms, slot)
+        self._to.prefill_done(now_ms, slot)
 
-    def transfer_done(self, now_ms: float, slot: int) -> object:
+    def transfer_done(self, now_ms: float, slot: int) -> None:
         self._tell(slot, ev.TransferDone, now_ms)
-        return self._to.transfer_done(now_ms, slot)
+        self._to.transfer_done(now_ms, slot)
 
-    def decode_started(self, now_ms: float, slot: int) -> object:
+    def decode_started(self, now_ms: float, slot: int) -> None:
         self._tell(slot, ev.DecodeStarted, now_ms)
-        return self._to.decode_started(now_ms, slot)
+        self._to.decode_started(now_ms, slot)
 
-    def call_progress(self, now_ms: float, slot: int, generated_tokens: int, predicted_output_tokens: int) -> object:
+    def call_progress(self, now_ms: float, slot: int, generated_tokens: int, predicted_output_tokens: int) -> None:
         counts = {"generated_tokens": generated_tokens, "predicted_output_tokens": predicted_output_tokens}
         self._tell(slot, ev.CallProgress, now_ms, **counts)
-        return self._to.call_progress(now_ms, slot, generated_tokens, predicted_output_tokens)
+        self._to.call_progress(now_ms, slot, generated_tokens, predicted_output_tokens)
 
-    def call_done(self, now_ms: float, slot: int, output_tokens: int) -> object:
+    def call_done(self, now_ms: float, slot: int, output_tokens: int) -> None:
         self._tell(slot, ev.CallDone, now_ms, output_tokens=output_tokens)
         del self._calls[slot]
-        return self._to.call_done(now_ms, slot, output_tokens)
+        self._to.call_done(now_ms, slot, output_tokens)
 
-    def call_requeued(self, now_ms: float, slot: int, generated_tokens: int) -> object:
+    def call_requeued(self, now_ms: float, slot: int, generated_tokens: int) -> None:
         self._tell(slot, ev.CallRequeued, now_ms, generated_tokens=generated_tokens)
-        return self._to.call_requeued(now_ms, slot, generated_tokens)
+        self._to.call_requeued(now_ms, slot, generated_tokens)
 
-    def prefix_held(self, workflow_slot: int, prefix_group: str, replica_index: int, tokens: int) -> object:
+    def prefix_held(self, workflow_slot: int, prefix_group: str, replica_index: int, tokens: int) -> None:
         if workflow_slot in self._open:
             names = {"workflow_id": self._open[workflow_slot], "prefix_group": prefix_group}
             replica = self._prefill[replica_index]
             self._note(workflow_slot, ev.PrefixHeld(now_ms=self._now_ms, replica=replica, tokens=tokens, **names))
-        return self._to.prefix_held(workflow_slot, prefix_group, replica_index, tokens)
+        self._to.prefix_held(workflow_slot, prefix_group, replica_index, tokens)
 
-    def replica_down(self, now_ms: float, role: str, index: int) -> object:
+    def replica_down(self, now_ms: float, role: str, index: int) -> None:
         raise NotImplementedError("recorded simulations have no faults")
 
     replica_up = replica_down

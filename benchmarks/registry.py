@@ -28,3 +28,14 @@ def benchmark(name: str, question: str) -> Callable[[Callable[[bool], Rows]], Ca
         return run
 
     return register
+
+
+def table(rows: Rows) -> str:
+    """Rows as a Markdown table, ready for RESULTS.md."""
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
