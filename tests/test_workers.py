@@ -268,7 +268,9 @@ def test_a_job_that_kills_its_worker_is_not_run_again(tmp_path):
             assert call(pool, "echo", i) == i
 
 
-@pytest.mark.parametrize(("function", "args"), [("sleep", (600,)), ("busy", ()), ("hold_the_interpreter_lock", (600,))])
+@pytest.mark.parametrize(
+    ("function", "args"), [("sleep", (600,)), ("busy", (600,)), ("hold_the_interpreter_lock", (600,))]
+)
 def test_a_hung_worker_is_killed_when_abandoned(pool, function, args):
     pid = pid_of(pool)
     job = start(pool, function, *args)
@@ -320,7 +322,14 @@ def test_a_job_that_nobody_holds_any_more_is_abandoned(pool):
 def test_programs_that_a_function_has_started_die_with_its_worker(pool):
     program = call(pool, "start_program")
     assert is_running(program)
-    start(pool, "busy").abandon(0.0)
+    start(pool, "busy", 600).abandon(0.0)
+    until(lambda: not is_running(program))
+
+
+def test_programs_that_a_function_has_started_die_when_their_worker_crashes(pool, tmp_path):
+    with pytest.raises(WorkerDied):
+        call(pool, "start_program_and_exit", str(tmp_path / "pid"))
+    program = int((tmp_path / "pid").read_text())
     until(lambda: not is_running(program))
 
 
@@ -468,6 +477,12 @@ def call(name, *args):
             continue
         assert job.poll(100)
         return job.result()
+def lose():
+    os.kill(pid, signal.SIGKILL)
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:  # the pool was quicker
+        pass
 pid = call("os:getpid")
 """
 
@@ -487,28 +502,37 @@ def host(code, **options):
 
 def run_host(code, **options):
     with host(code, **options) as program:
-        out, err = program.communicate(timeout=LIMIT_S)
+        try:
+            out, err = program.communicate(timeout=LIMIT_S)
+        finally:
+            program.kill()
     assert (program.returncode, err) == (0, "")
     return out
 
 
-@pytest.mark.parametrize("last", ["job = pool.submit('worker_jobs:busy')", "pool.submit('worker_jobs:sleep', 600)", ""])
+@pytest.mark.parametrize(
+    "last", ["job = pool.submit('worker_jobs:busy', 600)", "pool.submit('worker_jobs:sleep', 600)", ""]
+)
 def test_a_program_ends_silently_and_takes_its_workers_along(last):
     out = run_host(f"{last}\nprint(pid)")
     until(lambda: not is_running(int(out)))
 
 
-@pytest.mark.parametrize(
-    "job",
-    [
-        "'os:getpid'",
-        "'worker_jobs:sleep', 600",
-        "'worker_jobs:busy'",
-        pytest.param("'worker_jobs:hold_the_interpreter_lock', 600", marks=on_linux),
-    ],
-)
-def test_workers_do_not_survive_a_parent_that_is_killed(job):
+@pytest.mark.parametrize("function", ["sleep", "busy", pytest.param("hold_the_interpreter_lock", marks=on_linux)])
+def test_workers_do_not_survive_a_parent_that_is_killed_during_a_job(function, tmp_path):
+    note = tmp_path / "note"
+    job = f"'worker_jobs:note_and_call', {str(note)!r}, {function!r}, 600"
     with host(f"job = pool.submit({job})\nprint(pid, flush=True)\ntime.sleep(600)") as program:
+        pid = int(program.stdout.readline())
+        until(note.exists)
+        time.sleep(0.2)  # from the note into the function
+        assert is_running(pid)
+        program.kill()
+    until(lambda: not is_running(pid))
+
+
+def test_idle_workers_do_not_survive_a_parent_that_is_killed():
+    with host("print(pid, flush=True)\ntime.sleep(600)") as program:
         pid = int(program.stdout.readline())
         assert is_running(pid)
         program.kill()
@@ -524,29 +548,25 @@ def test_programs_of_a_function_do_not_survive_a_parent_that_is_killed(tmp_path)
 
 
 def test_a_host_without_standard_streams(tmp_path):
-    # Its pipes and sockets get the numbers 0-2, which a child's standard streams take over.
+    # The second worker's sockets and pipes get the numbers 0-2, which are those of its standard streams.
     code = f"""
-pool.close()
 for number in range(3):
     os.close(number)
 sys.stdin = sys.stdout = sys.stderr = None
-pool = WorkerPool(2)
-assert pool.wait(100)
+lose()
+assert call("os:getpid") != pid
 answers = [call("worker_jobs:echo", i) for i in range(10)]
 pool.close()
 open({str(tmp_path / "answers")!r}, "w").write(str(answers))
 """
-    with host(code) as program:
-        program.communicate(timeout=LIMIT_S)
+    run_host(code)
     assert (tmp_path / "answers").read_text() == str(list(range(10)))
 
 
 def test_a_host_that_dies_of_broken_pipes():
     code = """
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-os.kill(pid, signal.SIGKILL)
-while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT) is None:
-    pass
+lose()
 assert call("os:getpid") != pid
 """
     run_host(code)

@@ -51,8 +51,9 @@ def sleep(seconds):
     return seconds
 
 
-def busy():
-    while True:
+def busy(seconds):
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
         pass
 
 
@@ -134,6 +135,12 @@ def start_program():
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
 
 
+def start_program_and_exit(path):
+    with open(path, "w") as file:
+        file.write(str(start_program()))
+    os._exit(1)
+
+
 def start_program_and_hang(path):
     with open(path, "w") as file:
         file.write(str(start_program()))
@@ -156,3 +163,10 @@ def note_and_exit(path):
     with open(path, "ab") as file:
         file.write(b"!")
     os._exit(0)
+
+
+def note_and_call(path, function, *args):
+    """Makes the file, then calls another of these functions."""
+    with open(path, "wb"):
+        pass
+    return globals()[function](*args)
