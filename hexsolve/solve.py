@@ -190,11 +190,11 @@ def solve(
     return run.result(StopReason(StopKind.LIMIT))
 
 
-def warm_up() -> None:
-    """Load and compile everything `solve` needs, so that the first budget is not spent on it."""
+def warm_up(*, with_natives: bool = True) -> None:
+    """Load and compile everything `solve` needs in this process, so that the first budget is not spent on it."""
     import scipy.optimize  # noqa: F401
 
-    components.warm_up()
+    components.warm_up(native=None if with_natives else False)
 
 
 class _Run:

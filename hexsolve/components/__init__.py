@@ -47,10 +47,16 @@ def run(name: str, problem: Problem, hint: Decision | None, limits: Limits) -> P
     return proposal
 
 
-def warm_up() -> None:
-    """Load every component and whatever it needs."""
+def warm_up(*, native: bool | None = None) -> None:
+    """Load components and whatever they need: all, or only (not) those of solver libraries."""
     for name in names():
-        getattr(load(name), "warm_up", _nothing)()
+        if native is None or load(name).IS_NATIVE == native:
+            getattr(load(name), "warm_up", _nothing)()
+
+
+def warm_up_natives() -> None:
+    """What a worker process needs."""
+    warm_up(native=True)
 
 
 def _nothing() -> None:

@@ -73,7 +73,7 @@ class SolverPolicy:
             if getattr(self, name) < low:
                 raise InputError(f"{name} = {getattr(self, name)!r}: expected an integer >= {low}")
         if self.processes and self.deterministic is None and may_use_workers(self.budget_ms, self.steps):
-            self._pool = WorkerPool(self.processes, warm_up="hexsolve.components:warm_up", start=False)
+            self._pool = WorkerPool(self.processes, warm_up="hexsolve.components:warm_up_natives", start=False)
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """The better of the greedy and the solver's plan; `receipt` says which and why."""
@@ -97,7 +97,7 @@ class SolverPolicy:
         if self.solve is None:
             from hexsolve.solve import warm_up
 
-            warm_up()
+            warm_up(with_natives=self._pool is None)
         if self._pool is not None:
             self._pool.wait(_START_S)
 
