@@ -50,7 +50,7 @@ def run(name: str, problem: Problem, hint: Decision | None, limits: Limits) -> P
 def warm_up(*, native: bool | None = None) -> None:
     """Load components and whatever they need: all, or only (not) those of solver libraries."""
     for name in names():
-        if native is None or load(name).IS_NATIVE == native:
+        if native in (None, load(name).IS_NATIVE):
             getattr(load(name), "warm_up", _nothing)()
 
 
