@@ -104,8 +104,9 @@ def _summary(plan: "Plan", certificate: "Certificate | None") -> list[str]:
             f"bound {certificate.bound:.0f}, gap {certificate.gap:.1%} over {certificate.calls} calls"
         )
     if plan.receipt:
-        status = f", solver status {plan.receipt['status']}" if "status" in plan.receipt else ""
-        lines.append(f"outcome: {plan.receipt['outcome']}{status}, {plan.receipt.get('wall_ms', 0.0):.1f} ms")
+        receipt = plan.receipt
+        status = f", solver status {receipt['status']}, found by {receipt['winner']}" if "status" in receipt else ""
+        lines.append(f"outcome: {receipt['outcome']}{status}, {receipt.get('wall_ms', 0.0):.1f} ms")
     return lines
 
 
@@ -114,7 +115,12 @@ def _explain(placed: "Sequence[Placement]", plan: "Plan") -> None:
     for position, call in enumerate(placed, start=1):
         click.echo(f"{position}. {call.workflow_id} / {call.request_id}: {call.reason}")
     for key, value in plan.receipt.items():
-        click.echo(f"   {key}: {value}")
+        if isinstance(value, list):
+            click.echo(f"   {key}:")
+            for line in value:
+                click.echo(f"      {line}")
+        else:
+            click.echo(f"   {key}: {value:.6g}" if isinstance(value, float) else f"   {key}: {value}")
 
 
 def _document(

@@ -139,7 +139,7 @@ class SolverPolicy:
             "bound": result.bound,
             "calls": problem.num_calls,
             "winner": getattr(result, "winner", ""),
-            "components": {name: detail for name, _, detail in getattr(result, "work", ())},
+            "components": [f"{name}: {detail}" for name, _, detail in getattr(result, "work", ())],
             "stop_reason": str(result.stop_reason),
         }
         return self._judge(snapshot, greedy, index, problem, greedy_cost, result, receipt)
@@ -167,7 +167,7 @@ class SolverPolicy:
         if unusable:
             return greedy, receipt | {"outcome": unusable}
         optimal, price = result.status.name == "OPTIMAL", cost(problem, result.decision)
-        receipt["objective"] = price
+        receipt |= {"objective": price, "gap": max(0.0, (price - result.bound) / price) if price > 0 else 0.0}
         if price >= greedy_cost:
             proved = optimal and price == greedy_cost
             return greedy, receipt | {"outcome": "greedy_optimal" if proved else "greedy_kept"}
