@@ -149,7 +149,8 @@ def solve(
     hint
         Decisions to start from; those that the referee finds violations in are dropped. The result is never dearer.
     steps
-        Components to run in this order, by name or with their share of the time left; None: by size and budget.
+        Components to run in this order, by name or with their share of the time left; None: by size and budget (without
+        one: by `deterministic`).
     pool
         Runs native solvers; without one they run in this thread, and cannot be left behind when they hang.
 
@@ -161,7 +162,8 @@ def solve(
         If a solver finds a model invalid.
     """
     limits = _checked(Limits(budget_ms, deterministic, seed, workers))
-    plan = steps_for(problem.num_calls, budget_ms) if steps is None else _as_steps(steps)
+    nominal_ms = deterministic * 1e3 if budget_ms is None and deterministic is not None else budget_ms
+    plan = steps_for(problem.num_calls, nominal_ms) if steps is None else _as_steps(steps)
     run = _Run(problem, budget_ms)
     blocked = problem.blocked_calls()
     if blocked:
