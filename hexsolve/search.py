@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hexsolve.jit import kernel, leaf
 from hexsolve.tables import Floats, Ints
-from hexsolve_models import Decision, Problem
+from hexsolve_models import Decision, Problem, cost
 from hexsolve_models.timetable import held_segments
 
 NEVER = 2**60
@@ -238,7 +238,6 @@ def _schedule_decode(b: Board, s: Schedule, d: int) -> None:
     for i in range(n):
         c = s.order[i]
         start, ticks = s.time[c, ARRIVAL], _decode_ticks(b, s, c, d)
-        s.number[WORK] += length
         for x in range(length):
             if s.profile[0, x] >= start + ticks:
                 break
@@ -262,9 +261,12 @@ def _schedule_decode(b: Board, s: Schedule, d: int) -> None:
 
 
 @leaf
-def _settle(b: Board, s: Schedule) -> bool:
-    """Schedule everything dirty again; False if a call waits for one that waits behind it."""
-    limit = s.number[WORK] + 64 + 16 * b.calls.shape[0] * (1 + b.capacity.shape[0])
+def _settle(b: Board, s: Schedule, passes: int) -> bool:
+    """Schedule everything dirty again; False if that takes more than `passes` over all calls.
+
+    Then calls wait for one another in a circle or, given few passes, in a long chain.
+    """
+    limit = s.number[WORK] + 64 + passes * b.calls.shape[0]
     again = True
     while again:
         again = False
@@ -524,9 +526,17 @@ def _open(b: Board, s: Schedule) -> bool:
             _mark(s, p, s.queue_len[p] - 1)
     for d in range(b.capacity.shape[0]):
         s.dirty_decode[d] = 1
-    fits = _settle(b, s)
+    fits = _settle(b, s, 16 * (1 + b.calls.shape[0]))  # each resolves one link of a chain, at two schedulings a call
     _rate(b, s)
     return fits
+
+
+@leaf
+def _meets_caps(b: Board, s: Schedule) -> bool:
+    meets = True
+    for k in range(1, b.cap.shape[0]):
+        meets = meets and bool(s.total[k] <= b.cap[k])
+    return meets
 
 
 @kernel
@@ -538,6 +548,7 @@ def _anneal(
     Returns the number of new best schedules; the best one is in `best` and `best_cost`.
     """
     stages, found = b.cap.shape[0], 0
+    passes = 16 * (1 + b.capacity.shape[0])
     for _ in range(moves):
         _begin(s)
         for k in range(stages):
@@ -545,16 +556,16 @@ def _anneal(
         count = _move(b, s, before)
         if count == 0:
             continue
-        is_rated = is_kept = _settle(b, s)
+        is_rated = is_kept = _settle(b, s, passes)
         if is_rated:
             _rate(b, s)
             loss = s.total[0] - totals[0, 0]
             is_kept = loss <= 0.0 or loss < heat * best_cost[0] * b.chance[_below(s, 1024)]
             for k in range(1, stages):
-                is_kept = is_kept and s.total[k] <= b.cap[k]
+                is_kept = is_kept and s.total[k] <= max(b.cap[k], totals[k, 0])
         if is_kept:
             s.number[ACCEPTED] += 1
-            if s.total[0] < best_cost[0]:
+            if s.total[0] < best_cost[0] and _meets_caps(b, s):
                 best_cost[0] = s.total[0]
                 found += 1
                 _keep(s, best)
@@ -688,7 +699,8 @@ class Found:
 
     Attributes
     ----------
-    decision : the cheapest; the hint packed to the left if nothing was found.
+    decision : the cheapest within the caps; the hint packed to the left if nothing was found, or the hint itself where
+        packing breaks a cap.
     moves, improvements : moves tried in all, and new cheapest decisions among them.
     history : (ms since the start, cost) after each look at the clock that saw a new cheapest decision.
     """
@@ -728,6 +740,9 @@ def search(
         return Found(hint, 0, 0)
     best_cost[0] = schedule.total[0]
     _keep(schedule, best)
+    if (schedule.total[1:] > board.cap[1:]).any():  # KV in another order than the hint's; the search may mend it
+        best[:] = hint.prefill, hint.decode, hint.prefill_start, hint.decode_start
+        best_cost[0] = cost(problem, hint)
     done = found = 0
     history = [(1e3 * (perf_counter() - started), float(best_cost[0]))]
     moves_per_look = max(16, _CALLS_PER_LOOK // problem.num_calls)
