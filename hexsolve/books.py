@@ -12,6 +12,7 @@ import numpy as np
 from hexsolve.cluster import BLOCK_TOKENS, Cluster
 from hexsolve.decode_pace import DecodePace
 from hexsolve.errors import InputError
+from hexsolve.events import DeclaredCall
 from hexsolve.snapshot import Snapshot
 from hexsolve.standalone import place_alone
 from hexsolve.tables import (
@@ -47,6 +48,8 @@ class WorkflowRecord:
     done_ms: dict[str, float] = field(default_factory=dict)  # completed calls -> actual finish, ms since the epoch
     prefixes: dict[str, int] = field(default_factory=dict)  # prefix group -> prefix slot
     refused: list[str] = field(default_factory=list)  # calls that no replica can ever take
+    tails: dict[str, float] = field(default_factory=dict)  # declared calls -> rest of the workflow after them, ms
+    frontier: set[str] = field(default_factory=set)  # revealed calls without revealed children, if tails are known
 
 
 class _Slots:
@@ -207,6 +210,7 @@ class Books:
         self._stage_ms, self._expected = cells(table["stage_ms"]), cells(table["expected_ms"])
         self._service, self._mark = cells(table["service_ms"]), cells(table["step_mark"])
         self._alone_start, self._horizon = cells(table["alone_start_ms"]), cells(table["horizon_ms"])
+        self._tail, self._whole = cells(table["tail_ms"]), cells(table["whole_ms"])
         self._prefill_at = cells(times)
 
     def _grow_workflows(self, capacity: int) -> None:
@@ -278,7 +282,26 @@ class Books:
     def _set_horizon(self, record: WorkflowRecord, horizon_ms: float) -> None:
         record.horizon_ms = horizon_ms
         for slot in record.slots.values():
-            self._horizon[slot] = horizon_ms
+            self._horizon[slot] = self._whole[slot] = horizon_ms
+
+    def _set_whole(self, record: WorkflowRecord) -> None:
+        """Expected makespan of the whole workflow: what is revealed, or a revealed call and its tail."""
+        if not record.tails:
+            return
+        ends = (record.alone[name] + record.tails.get(name, 0.0) for name in record.frontier)
+        whole_ms = max(record.horizon_ms, max(ends, default=0.0))
+        for slot in record.slots.values():
+            self._whole[slot] = whole_ms
+
+    def _service_alone(self, call: DeclaredCall) -> float:
+        """Standalone time of a declared call in ms: fastest prefill, decode and transfer, each by itself."""
+        tokens, cached = call.input_tokens, call.cached_prefix_tokens
+        area = tokens * tokens - cached * cached
+        prefill = min(prefill_ms(tokens - cached, area) for prefill_ms in self._prefill_times)
+        context = tokens + 0.5 * call.output_tokens
+        decode = min(pace.segment(1, context)[0] for pace in self._paces) * call.output_tokens
+        lag = min(min(row) for row in self._latency_ms) + tokens * min(min(row) for row in self._token_ms)
+        return float(prefill + lag + decode)
 
     def _end_service(self, slot: int, now_ms: float) -> None:
         self._service[slot] += now_ms - self._stage_ms[slot]

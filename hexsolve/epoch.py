@@ -133,11 +133,11 @@ def _objective(
     calls = snapshot.calls[snapshot.waiting[positions]]
     elapsed, horizon = np.zeros(num_workflows), np.ones(num_workflows)
     elapsed[workflow] = np.maximum(0.0, snapshot.now_ms - calls["arrival_ms"])
-    horizon[workflow] = calls["horizon_ms"]
+    horizon[workflow] = calls["whole_ms"]
     return StretchCost.around(snapshot, greedy, params.exponent).objective(
         _ticks(elapsed, params.tick_ms),
         np.maximum(1, _ticks(horizon, params.tick_ms)),
-        np.zeros(len(positions), dtype=np.int64),
+        _ticks(calls["tail_ms"], params.tick_ms),
         np.ones(len(positions), dtype=np.int64),
     )
 

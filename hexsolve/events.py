@@ -24,6 +24,24 @@ class WorkflowOpen(_Event, frozen=True, kw_only=True):
     workflow_class: str = ""
 
 
+class DeclaredCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that the client expects, by the name it will have. Counts in tokens, the tool delay before it in ms."""
+
+    request_id: str
+    dependencies: tuple[str, ...] = ()
+    input_tokens: int
+    output_tokens: int
+    cached_prefix_tokens: int = 0
+    delay_ms: float = 0.0
+
+
+class WorkflowDeclared(_Event, frozen=True, kw_only=True):
+    """What the client expects of an open workflow: a hint, complete or not, never trusted to be right."""
+
+    workflow_id: str
+    calls: tuple[DeclaredCall, ...]
+
+
 class CallReady(_Event, frozen=True, kw_only=True):
     """A call is revealed: its dependencies are done and its tool has returned. Counts in tokens."""
 
@@ -122,6 +140,7 @@ class WorkflowClose(_Event, frozen=True, kw_only=True):
 
 Event: TypeAlias = (
     WorkflowOpen
+    | WorkflowDeclared
     | CallReady
     | PrefillStarted
     | PrefillDone

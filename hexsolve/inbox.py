@@ -25,6 +25,9 @@ class Inbox:
             self._replicas |= {replica.name: (role, index) for index, replica in enumerate(pool)}
         self._handlers: dict[type, Callable[[Any], object]] = {
             ev.WorkflowOpen: self._workflow_open,
+            ev.WorkflowDeclared: lambda e: state.workflow_declared(
+                e.now_ms, self._workflows.get(e.workflow_id, -1), e.calls
+            ),
             ev.CallReady: self._call_ready,
             ev.PrefillStarted: self._prefill_started,
             ev.PrefillDone: lambda e: state.prefill_done(e.now_ms, self._slot(e)),

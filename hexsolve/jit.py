@@ -26,6 +26,7 @@ _KERNEL_MODULES = (
     "adoption.py",
     "search.py",
     "policies/workflow_fcfs.py",
+    "policies/_dispatch.py",
 )
 _KERNEL_STAMP = tuple(
     (path.stat().st_mtime_ns, path.stat().st_size) for path in (Path(__file__).parent / m for m in _KERNEL_MODULES)

@@ -145,6 +145,9 @@ class _RecordingState:
         self._workflows[slot] = (workflow_id, workflow_class, now_ms)
         return slot
 
+    def workflow_declared(self, now_ms: float, workflow_slot: int, calls: Sequence[Any]) -> object:
+        return self._to.workflow_declared(now_ms, workflow_slot, calls)
+
     def workflow_close(self, now_ms: float, workflow_slot: int) -> object:
         name, workflow_class, opened_ms = self._workflows.pop(workflow_slot)
         self.recording.spans["workflow"].append(Span(name, -1, opened_ms, now_ms, {"class": workflow_class}))

@@ -38,6 +38,12 @@ class Snapshot:
         """Rows of calls that a plan may still place or re-order: free (WAIT_PREFILL) and locked (WAIT_DECODE)."""
         return _waiting(self.calls)
 
+    @cached_property
+    def has_outlook(self) -> bool:
+        """Whether anything is known of any waiting call's workflow beyond what it has revealed."""
+        calls = self.calls[self.waiting]
+        return bool((calls["tail_ms"] > 0.0).any() or (calls["whole_ms"] > calls["horizon_ms"]).any())
+
     @property
     def free(self) -> Ints:
         """Rows of calls that wait for prefill: any feasible pair may be chosen."""

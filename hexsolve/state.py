@@ -6,10 +6,14 @@ a number, beyond every capacity) is counted in `anomalies` by name and left with
 taken to be of the declared kind; `Inbox` checks that for events from outside.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hexsolve.books import MAX_CLOCK_MS, Books, WorkflowRecord
 from hexsolve.cluster import BLOCK_TOKENS
+from hexsolve.events import DeclaredCall
+from hexsolve.outlook import tails_ms
 from hexsolve.tables import (
     CALL_ROW,
     DECODE,
@@ -58,6 +62,26 @@ class ClusterState(Books):
         arrival_ms = now_ms if arrival_ms is None else float(arrival_ms)
         self.workflows[slot] = WorkflowRecord(workflow_id, workflow_class, arrival_ms)
         return slot
+
+    def workflow_declared(self, now_ms: float, workflow: int, calls: Sequence[DeclaredCall]) -> None:
+        """What the client expects of a workflow, complete or not; replaces what it declared before."""
+        record = self.workflows.get(workflow)
+        if record is None:
+            self._anomaly("workflow_declared", "unknown workflow")
+            return
+        self._advance(now_ms)
+        if not all(_is_sensible(call, self._largest_tokens) for call in calls):
+            self._anomaly("workflow_declared", "token counts or delays out of range")
+            return
+        try:
+            record.tails = tails_ms(calls, self._service_alone)
+        except ValueError:
+            self._anomaly("workflow_declared", "duplicate or circular calls")
+            return
+        record.frontier = set(record.alone)
+        for request_id, slot in record.slots.items():
+            self._tail[slot] = record.tails.get(request_id, 0.0)
+        self._set_whole(record)
 
     def workflow_close(self, now_ms: float, workflow: int) -> None:
         """The client is done with a workflow: its calls, prefixes and standalone schedule are forgotten."""
@@ -149,9 +173,15 @@ class ClusterState(Books):
             finish,
             record.arrival_ms,
             record.horizon_ms,
+            record.tails.get(request_id, 0.0),
+            record.horizon_ms,
         )
         if finish > record.horizon_ms:
             self._set_horizon(record, finish)
+        if record.tails:
+            record.frontier.difference_update(dependencies)
+            record.frontier.add(request_id)
+            self._set_whole(record)
         self._next_serial += 1
         return slot
 
@@ -250,6 +280,7 @@ class ClusterState(Books):
             self._set_horizon(record, observed)
         elif estimated >= record.horizon_ms:
             self._set_horizon(record, max(1.0, max(record.alone.values())))
+        self._set_whole(record)
 
     def call_requeued(self, now_ms: float, slot: int, generated_tokens: int) -> None:
         """Pushed back or lost: waits for prefill again; its `generated_tokens` (of the whole call) join the prompt."""
@@ -364,3 +395,10 @@ def _ready_alone(record: WorkflowRecord, now_ms: float, dependencies: tuple[str,
         ready = max(ready, record.alone.get(parent, 0.0))
         parents_done = max(parents_done, record.done_ms.get(parent, record.arrival_ms))
     return ready + max(0.0, now_ms - parents_done)
+
+
+def _is_sensible(call: DeclaredCall, most_tokens: int) -> bool:
+    lengths = (
+        0 <= call.cached_prefix_tokens < call.input_tokens <= most_tokens and 1 <= call.output_tokens <= most_tokens
+    )
+    return lengths and 0.0 <= call.delay_ms < MAX_CLOCK_MS

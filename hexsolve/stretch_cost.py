@@ -65,7 +65,10 @@ class StretchCost:
 
 
 def ratios(snapshot: Snapshot, rows: Ints, finish_ms: Floats) -> Floats:
-    """R of calls that finish then: (finish - arrival of the workflow) / its standalone horizon (HexAGenT eq. 2)."""
+    """R of calls that finish then: (finish + rest of the workflow - its arrival) / its whole standalone makespan.
+
+    HexAGenT's eq. 2 where nothing is known beyond the revealed part: then the rest is 0 and the makespan H_w(t).
+    """
     calls = snapshot.calls[rows]
-    ratio: Floats = (finish_ms - calls["arrival_ms"]) / calls["horizon_ms"]
+    ratio: Floats = (finish_ms + calls["tail_ms"] - calls["arrival_ms"]) / calls["whole_ms"]
     return ratio

@@ -54,6 +54,8 @@ CALL_DTYPE = record_type(
         ("alone_finish_ms", "f8"),
         ("arrival_ms", "f8"),  # of the workflow
         ("horizon_ms", "f8"),  # H_w(t) of the workflow
+        ("tail_ms", "f8"),  # expected standalone time of the rest of the workflow after the call, 0 if nothing is known
+        ("whole_ms", "f8"),  # expected standalone makespan of the whole workflow, >= horizon_ms
     ]
 )
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("atomic", "errors", "events", "jit", "worker_main"),
+    ("outlook",),
     ("workflow", "profile", "datafile", "worker_process"),
     ("cluster", "arrivals", "decode_pace", "predict", "profile_fit", "workers"),
     ("io", "load", "profile_file", "tables"),

@@ -4,11 +4,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hexsolve.errors import InputError
+from hexsolve.policies.autellix import AutellixAtlas, AutellixPlas
+from hexsolve.policies.cache_aware import CacheAware
+from hexsolve.policies.continuum import Continuum
+from hexsolve.policies.dynamo import Dynamo
+from hexsolve.policies.heft import Heft
 from hexsolve.policies.hexagent import HexAgent
+from hexsolve.policies.hexgen_flow import HexgenFlow
+from hexsolve.policies.llumnix import LlumnixPd
+from hexsolve.policies.mdd import Mdd
+from hexsolve.policies.mooncake import Mooncake
 from hexsolve.policies.round_robin import RoundRobin
+from hexsolve.policies.saga import Saga
 from hexsolve.policies.solver import SolverPolicy
+from hexsolve.policies.splitwise import Splitwise
+from hexsolve.policies.srpt import Srpt
+from hexsolve.policies.thunder_agent import ThunderAgent
+from hexsolve.policies.workflow_edf import WorkflowEdf
 from hexsolve.policies.workflow_fcfs import WorkflowFcfs
 from hexsolve.policies.workflow_llf import WorkflowLlf
+from hexsolve.policies.wspt import Wspt
 from hexsolve.policy import Policy
 
 
@@ -46,6 +61,118 @@ POLICIES: dict[str, PolicyInfo] = {
             "HexAGenT §7.2 (arXiv 2605.16637)",
             "least laxity first, earliest projected finish",
             WorkflowLlf,
+        ),
+        PolicyInfo(
+            "workflow-edf",
+            "adapted",
+            "Jackson 1955; due dates of HexAGenT §7.2",
+            "earliest due date of the workflow first, earliest projected finish",
+            WorkflowEdf,
+        ),
+        PolicyInfo(
+            "autellix-plas",
+            "adapted",
+            "Autellix (arXiv 2502.13965) §4",
+            "least attained service of the program first, in levels",
+            AutellixPlas,
+        ),
+        PolicyInfo(
+            "autellix-atlas",
+            "adapted",
+            "Autellix (arXiv 2502.13965) §4",
+            "shortest observed critical path of the program first, in levels",
+            AutellixAtlas,
+        ),
+        PolicyInfo(
+            "hexgen-flow",
+            "adapted",
+            "Hexgen-Flow (arXiv 2505.05286)",
+            "urgency against per-call budgets, dispatch by speed and queue",
+            HexgenFlow,
+        ),
+        PolicyInfo(
+            "cache-aware",
+            "adapted",
+            "SGLang gateway, cache_aware policy",
+            "longest held prefix unless loads are out of balance",
+            CacheAware,
+        ),
+        PolicyInfo(
+            "dynamo",
+            "adapted",
+            "NVIDIA Dynamo KV router",
+            "least prefill load net of overlap, least decode load",
+            Dynamo,
+        ),
+        PolicyInfo(
+            "mooncake",
+            "adapted",
+            "Mooncake (FAST '25) Alg. 1",
+            "first token soonest, lightest decode that keeps the pace",
+            Mooncake,
+        ),
+        PolicyInfo(
+            "llumnix-pd",
+            "inspired",
+            "Llumnix (OSDI '24)",
+            "fill decode replicas up to the pace the SLO allows",
+            LlumnixPd,
+        ),
+        PolicyInfo(
+            "splitwise",
+            "adapted",
+            "Splitwise (ISCA '24) §4.2",
+            "shortest queue by pending tokens in both pools",
+            Splitwise,
+        ),
+        PolicyInfo(
+            "continuum",
+            "adapted",
+            "Continuum (arXiv 2511.02230)",
+            "programs back within their pin first, then by first entry",
+            Continuum,
+        ),
+        PolicyInfo(
+            "saga",
+            "inspired",
+            "SAGA (arXiv 2605.00528)",
+            "session affinity below a load, idle replicas steal",
+            Saga,
+        ),
+        PolicyInfo(
+            "thunder-agent",
+            "inspired",
+            "ThunderAgent (arXiv 2602.13692)",
+            "programs admitted by working set, paused ones behind them",
+            ThunderAgent,
+        ),
+        PolicyInfo(
+            "heft",
+            "adapted",
+            "Topcuoglu et al. 2002 (IEEE TPDS 13:3)",
+            "largest upward rank first, earliest projected finish",
+            Heft,
+        ),
+        PolicyInfo(
+            "srpt",
+            "adapted",
+            "Schrage 1968",
+            "least remaining revealed work of the workflow first",
+            Srpt,
+        ),
+        PolicyInfo(
+            "wspt",
+            "adapted",
+            "Smith 1956",
+            "largest 1/H_w per remaining revealed work first",
+            Wspt,
+        ),
+        PolicyInfo(
+            "mdd",
+            "adapted",
+            "Baker, Bertrand 1982 (J. Op. Mgmt 3:1)",
+            "smallest modified due date first",
+            Mdd,
         ),
         PolicyInfo(
             "hexagent",

@@ -14,7 +14,7 @@ from typing import Any
 
 from hexsolve.epoch import EpochIndex, EpochParams, carry_over, projected, projected_key, to_problem
 from hexsolve.errors import InputError
-from hexsolve.policies.hexagent import HexAgent
+from hexsolve.policies.lookahead import Lookahead
 from hexsolve.policy import Plan, Policy
 from hexsolve.portfolio import Step, may_use_workers
 from hexsolve.snapshot import Snapshot
@@ -55,7 +55,7 @@ class SolverPolicy:
     workers: int = 1
     processes: int = 1
     seed: int = 0
-    fallback: Policy = field(default_factory=HexAgent)
+    fallback: Policy = field(default_factory=Lookahead)
     steps: Sequence[Step | str] | None = None
     solve: SolveFunction | None = None
     name: str = "solver"

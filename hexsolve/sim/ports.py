@@ -21,6 +21,7 @@ class StatePort(Protocol):
     def workflow_open(
         self, now_ms: float, workflow_id: str, workflow_class: str = "", arrival_ms: float | None = None, /
     ) -> int: ...
+    def workflow_declared(self, now_ms: float, workflow_slot: int, calls: Sequence[Any], /) -> object: ...
     def call_ready(
         self,
         now_ms: float,

@@ -1,5 +1,8 @@
 """The front door of the simulator: one function. Knows defaults; knows nothing of events."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from hexsolve.cluster import Cluster
 from hexsolve.predict import Predictor, parse_predictor
 from hexsolve.sim.options import SimOptions
@@ -18,6 +21,7 @@ def simulate(
     prefix_reuse: bool = True,
     options: SimOptions | None = None,
     seed: int = 0,
+    declared: Mapping[str, Sequence[Any]] | None = None,
 ) -> SimulationResult:
     """Run every workflow of `workload` to completion.
 
@@ -33,6 +37,8 @@ def simulate(
         Everything else that can be chosen.
     seed : int
         Seed of the predictor, where it is given by name.
+    declared : mapping or None
+        What clients declare of their workflows when they arrive: workflow_id -> `events.DeclaredCall`s.
 
     Raises
     ------
@@ -43,4 +49,4 @@ def simulate(
     """
     if isinstance(predictor, str):
         predictor = parse_predictor(predictor, workload, seed)
-    return Simulator(cluster, workload, engine, predictor, prefix_reuse, options or SimOptions()).run()
+    return Simulator(cluster, workload, engine, predictor, prefix_reuse, options or SimOptions(), declared or {}).run()

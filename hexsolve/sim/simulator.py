@@ -5,6 +5,9 @@ The engine is driven through the events of `ClusterState` and asked for placemen
 an instant the engine decides, if an event of that instant calls for it; then idle servers start work.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from hexsolve.cluster import BLOCK_TOKENS, Cluster
@@ -36,6 +39,7 @@ class Simulator:
         predictor: Predictor,
         prefix_reuse: bool,
         options: SimOptions,
+        declared: Mapping[str, Sequence[Any]],
     ) -> None:
         self.cluster, self.workload, self.predictor, self.options = cluster, workload, predictor, options
         self.most_tokens = max(replica.kv_capacity_blocks for replica in cluster.decode) * BLOCK_TOKENS
@@ -46,6 +50,7 @@ class Simulator:
         self.events: list[Event] = []
         self._log = self.events.append if options.record_events else None
         self._num_revealed = 0
+        self._declared = declared
         self._finish_ms = [0.0] * len(workload.workflows)
         self._open: dict[int, WorkflowRun] = {}
         self._rows: list[tuple[int | float, ...]] = []
@@ -122,6 +127,8 @@ class Simulator:
         workflows = self.workload.workflows
         workflow = workflows[index]
         slot = self.state.workflow_open(now_ms, workflow.workflow_id, workflow.workflow_class, workflow.arrival_ms)
+        if workflow.workflow_id in self._declared:
+            self.state.workflow_declared(now_ms, slot, self._declared[workflow.workflow_id])
         opened = self._open[index] = WorkflowRun(workflow, index, slot)
         self._note("workflow_open", now_ms, opened)
         for run in opened.runs:
