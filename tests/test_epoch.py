@@ -4,12 +4,23 @@ import numpy as np
 import pytest
 from small_states import IN_FLIGHT, adopt, busy_state, cluster, mixed_cluster, profile, push, ready
 
-from hexsolve.epoch import EpochParams, carry_over, projected, projected_cost, projects_better, to_problem
+from hexsolve.crowding import _LEAST_SHARE, decode_lines
+from hexsolve.epoch import (
+    EpochParams,
+    carry_over,
+    projected,
+    projected_cost,
+    projected_key,
+    projects_better,
+    to_problem,
+)
 from hexsolve.errors import InputError
-from hexsolve.listplan import plan_by_risk, plan_in_order
+from hexsolve.listplan import held_spans, plan_by_risk, plan_in_order, world_of
 from hexsolve.policies.round_robin import RoundRobin
+from hexsolve.projection import step_ms
 from hexsolve.settle import settled_finish_ms
 from hexsolve.state import ClusterState
+from hexsolve.stretch_cost import StretchCost
 from hexsolve.tables import DECODE, WAIT_DECODE
 from hexsolve_models import earliest_finish, violations
 
@@ -105,16 +116,138 @@ def test_a_decision_becomes_a_plan_of_every_waiting_call(seed):
     assert np.array_equal(plan.decode[outside], greedy.decode[outside])
 
 
+# -- decode lines ------------------------------------------------------------------------------------------------------
+
+
+def lines_by_hand(snapshot, plan, positions):
+    """`decode_lines` one call and replica at a time, as its docstring says it."""
+    world, spans = world_of(snapshot), held_spans(snapshot)
+    rows = snapshot.waiting[positions]
+    calls = snapshot.calls
+    context = calls["input_tokens"] + 0.5 * calls["predicted_tokens"]
+    starts, finishes, home = plan.start_ms[positions], plan.finish_ms[positions], plan.decode[positions]
+    alone, more = np.full((2, len(rows), len(snapshot.decodes)), np.inf)
+    more[:] = 0.0
+    for i, row in enumerate(rows):
+        running = np.flatnonzero((spans[:, 0] <= starts[i]) & (starts[i] < spans[:, 1]))
+        planned = [j for j in range(len(rows)) if j != i and starts[j] <= starts[i] < finishes[j]]
+        overlap = [
+            max(0.0, min(finishes[i], finishes[j]) - max(starts[i], starts[j])) / (finishes[i] - starts[i])
+            for j in range(len(rows))
+            if j != i
+        ]
+        shared = np.mean(overlap) if overlap else 0.0
+        for d, replica in enumerate(snapshot.decodes):
+            if replica["up"] == 0 or calls["kv_blocks"][row] > replica["capacity_blocks"]:
+                continue
+            beside = [context[r] for r in running if calls["decode"][r] == d]
+            beside += [context[rows[j]] for j in planned if home[j] == d]
+            batch, total = 1 + len(beside), context[row] + sum(beside)
+
+            def step(batch, total, kind=replica["kind"]):
+                return step_ms(world.knots, world.knot_count, world.grid, kind, float(batch), total / batch)
+
+            tokens = max(1.0, float(calls["predicted_tokens"][row]))
+            now = step(batch, total)
+            more[i, d] = tokens * max(0.0, step(batch + 1, total + context[rows].mean()) - now) * shared
+            count = np.sum(home == d) + (home[i] != d)
+            alone[i, d] = max(_LEAST_SHARE * tokens * now, tokens * now - count * more[i, d])
+    return alone, more
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_decode_lines_are_those_of_their_definition(seed):
+    state = busy_state(seed, mixed_cluster(kv_tokens=(3_000, 40_000)[seed % 2]))
+    if seed % 3 == 0:
+        state.replica_down(state.clock_ms, "decode", 2)
+    snapshot = state.snapshot(state.clock_ms + 1.0)
+    greedy = plan_by_risk(snapshot)
+    positions = np.flatnonzero(np.isfinite(greedy.finish_ms))[::-1]
+    lines = decode_lines(snapshot, greedy, positions, held_spans(snapshot))
+    for got, expected in zip(lines, lines_by_hand(snapshot, greedy, positions), strict=True):
+        assert np.allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_crowded_decode_times_of_the_greedy_plan_are_the_projection_s(seed):
+    # The projection prices a call in the batch that it joins, of what is running and was placed before it: where the
+    # plan puts nobody there later, the line at the plan's own count is the same decode time, up to the ticks' rounding
+    # and, beside running calls, their context (half of their output here, what they have by now in the projection).
+    snapshot, greedy, problem, index = epoch(seed, tick_ms=0.01)
+    at, everyone = index.positions, np.arange(problem.num_calls)
+    decision = index.decision_of(problem, greedy)
+    ticks = problem.decode_ticks[everyone, decision.decode] + problem.crowding(decision.decode)
+    starts, finishes, home, rank = greedy.start_ms[at], greedy.finish_ms[at], greedy.decode[at], greedy.rank[at]
+    spans, decodes_now = held_spans(snapshot), snapshot.calls["stage"] == DECODE
+    compared = 0
+    for i in everyone:
+        joins_later = (home == home[i]) & (rank > rank[i]) & (starts <= starts[i]) & (starts[i] < finishes)
+        is_floored = problem.decode_ticks[i, home[i]] <= _LEAST_SHARE * ticks[i] * 1.001
+        if joins_later.any() or is_floored:
+            continue
+        compared += 1
+        running = decodes_now & (snapshot.calls["decode"] == home[i]) & (starts[i] < spans[:, 1])
+        rounding = 0.01 * (np.sum(home == home[i]) + 2)  # each crowding tick is rounded, and counts that often
+        slack = rounding + (0.02 * (finishes[i] - starts[i]) if running.any() else 0.0)
+        assert ticks[i] * 0.01 == pytest.approx(finishes[i] - starts[i], abs=slack)
+    assert compared >= 4
+
+
+def test_nobody_is_slowed_down_where_steps_do_not_grow():
+    state = busy_state(1, mixed_cluster(batch_aware=False))
+    snapshot = state.snapshot(state.clock_ms)
+    problem, _ = to_problem(snapshot, plan_by_risk(snapshot), EpochParams())
+    assert not problem.crowding_ticks.any()
+    assert not problem.is_crowdable
+
+
+# -- what plans cost ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exponent", [1, 3, 8])
+@pytest.mark.parametrize("reference", [0.7, 3.0])
+def test_the_curve_is_the_power_between_its_ends_and_straight_beyond(exponent, reference):
+    curve = StretchCost(exponent, reference)
+    for x in (0.5, 0.8, 1.0, 1.25):
+        assert curve.total(np.array([x * reference])) == pytest.approx(x**exponent)
+    steps = np.diff([curve.total(np.array([x * reference])) for x in (1.25, 1.5, 1.75, 2.0)])
+    assert steps == pytest.approx([0.25 * exponent * 1.25 ** (exponent - 1)] * 3)
+    assert curve.total(np.array([0.0])) >= 0.0
+    assert curve.total(np.array([reference, 1.1 * reference])) == pytest.approx(1.0 + 1.1**exponent)
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 8])
+def test_the_problem_s_pieces_are_the_curve_within_two_percent(exponent):
+    curve = StretchCost(exponent, 2.5)
+    horizon = np.array([400, 1_000, 90_000])
+    elapsed = np.array([0, 900, 20_000])
+    objective = curve.objective(elapsed, horizon, np.zeros(3, int), np.zeros(3, int))
+    scale = curve.total(np.array([2.5]))  # 1, as the problem's 10^7
+    for w in range(3):
+        for x in (0.5, 0.62, 0.75, 0.9, 1.0, 1.1, 1.24, 1.4, 2.0, 5.0):
+            finish = round(x * 2.5 * horizon[w]) - elapsed[w]
+            if finish < 0:
+                continue
+            ratio = (elapsed[w] + finish) / horizon[w]
+            expected = 1e7 * curve.total(np.array([ratio])) / scale
+            assert objective.workflow_cost(w, int(finish)) == pytest.approx(expected, rel=0.02)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("exponent", [1, 8])
-def test_projected_cost_is_the_sum_of_powers_of_each_workflow_s_worst_ratio(seed, exponent):
+def test_projected_cost_is_the_curve_at_each_workflow_s_worst_ratio(seed, exponent):
     snapshot, greedy, _, _ = epoch(seed)
-    worst = {}
-    for row, finish_ms in zip(greedy.rows, settled_finish_ms(snapshot, greedy), strict=True):
+    curve = StretchCost.around(snapshot, greedy, exponent)
+    worst, told = {}, []
+    for i, row in enumerate(greedy.rows):
         call = snapshot.calls[row]
-        ratio = (finish_ms - call["arrival_ms"]) / call["horizon_ms"]
+        told.append((greedy.finish_ms[i] - call["arrival_ms"]) / call["horizon_ms"])
+        ratio = (settled_finish_ms(snapshot, greedy)[i] - call["arrival_ms"]) / call["horizon_ms"]
         worst[call["workflow"]] = max(worst.get(call["workflow"], 0.0), ratio)
-    assert projected_cost(snapshot, greedy, exponent) == pytest.approx(sum(r**exponent for r in worst.values()))
+    assert (curve.exponent, curve.reference) == (exponent, pytest.approx(max(told)))
+    expected = sum(curve.total(np.array([ratio])) for ratio in worst.values())
+    assert projected_cost(snapshot, greedy, curve) == pytest.approx(expected)
+    assert projected_key(snapshot, greedy, curve) == (0, projected_cost(snapshot, greedy, curve))
 
 
 def test_a_plan_that_places_fewer_calls_is_not_better():
@@ -124,7 +257,9 @@ def test_a_plan_that_places_fewer_calls_is_not_better():
     finish = greedy.finish_ms.copy()
     finish[np.argmax(finish)] = np.inf
     fewer = type(greedy)(**{f: getattr(greedy, f) for f in greedy.__dataclass_fields__} | {"finish_ms": finish})
-    assert projected_cost(snapshot, fewer, 8) < projected_cost(snapshot, greedy, 8)
+    curve = StretchCost.around(snapshot, greedy, 8)
+    assert projected_cost(snapshot, fewer, curve) < projected_cost(snapshot, greedy, curve)
+    assert projected_key(snapshot, fewer, curve)[0] == 1
     assert not projects_better(snapshot, fewer, greedy, 8)
     assert projects_better(snapshot, greedy, fewer, 8)
     assert not projects_better(snapshot, greedy, greedy, 8)

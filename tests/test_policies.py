@@ -1,17 +1,23 @@
 """What every policy promises, and what some of them do in particular."""
 
+import copy
 import dataclasses
+import threading
 
 import numpy as np
+import psutil
 import pytest
 from small_states import adopt, busy_state, cluster, mixed_cluster, profile, push, ready
 
+from hexsolve.engine import PlacementEngine
+from hexsolve.epoch import carry_over
 from hexsolve.errors import InputError
 from hexsolve.policies import POLICIES, build_policy
 from hexsolve.policies.solver import SolverPolicy
 from hexsolve.policies.workflow_llf import WorkflowLlf
 from hexsolve.predict import CallView
 from hexsolve.snapshot import Snapshot
+from hexsolve.solve import solve
 from hexsolve.state import ClusterState
 from hexsolve.tables import CALL_DTYPE, WAIT_DECODE, WAIT_PREFILL
 
@@ -182,6 +188,138 @@ def test_hexagent_reorders_locked_calls_without_moving_them():
 def test_solver_parameters_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         SolverPolicy(**wrong)
+
+
+# -- the solver policy -------------------------------------------------------------------------------------------------
+
+
+def workers_of_this_process():
+    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def helper_threads():
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("hexsolve")}
+
+
+def test_the_last_plan_is_a_second_hint():
+    hints = []
+
+    def recording(problem, *, hint, **options):
+        hints.append((problem, list(hint)))
+        return solve(problem, hint=hint, **options)
+
+    policy = SolverPolicy(deterministic=0.001, solve=recording)
+    state = busy(3)
+    first = policy.plan(state.snapshot(state.clock_ms))
+    adopt(state, first)
+    ready(state, state.clock_ms, tokens=(70, 12))
+    snapshot = state.snapshot(state.clock_ms)
+    greedy = policy.fallback.plan(snapshot)
+    policy.plan(snapshot)
+    assert [len(given) for _, given in hints] == [1, 2]
+    problem, (_, carried) = hints[1]
+    expected = carry_over(snapshot, greedy, first)
+    positions = np.argsort(greedy.rank, kind="stable")
+    assert np.array_equal(carried.prefill, expected.prefill[positions])
+    assert np.array_equal(carried.decode, expected.decode[positions])
+    assert problem.num_calls == len(snapshot.waiting)
+
+
+def test_the_solver_gets_what_the_policy_was_told():
+    asked = {}
+
+    def recording(problem, **options):
+        asked.update(options)
+        return solve(problem, **options)
+
+    state = busy(1)
+    told = {"seed": 5, "workers": 2, "steps": ["local_search"]}
+    SolverPolicy(budget_ms=200.0, solve=recording, **told).plan(state.snapshot(state.clock_ms))
+    assert {name: asked[name] for name in told} == told
+    assert asked["deterministic"] is None
+    assert 0.0 <= asked["budget_ms"] < 200.0
+    assert asked["pool"] is None  # the local search needs no worker
+
+
+@pytest.mark.parametrize(
+    ("options", "has_pool"),
+    [
+        ({"budget_ms": 50.0}, True),
+        ({"budget_ms": 50.0, "processes": 0}, False),
+        ({"budget_ms": 1.0}, False),
+        ({"budget_ms": 50.0, "deterministic": 0.1}, False),
+        ({"budget_ms": 50.0, "steps": ["local_search"]}, False),
+        ({"budget_ms": 1.0, "steps": ["cpsat_full"]}, True),
+    ],
+)
+def test_there_are_workers_where_a_native_solver_could_use_them(options, has_pool):
+    policy = SolverPolicy(**options)
+    assert (policy._pool is not None) == has_pool
+    assert not workers_of_this_process()  # none is started before it is needed
+    policy.close()
+
+
+def test_without_processes_natives_run_here():
+    state = busy(1)
+    policy = SolverPolicy(budget_ms=2000.0, processes=0, steps=["cpsat_full"])
+    policy.warm_up()
+    plan = policy.plan(state.snapshot(state.clock_ms))
+    assert set(plan.receipt["components"]) == {"cpsat_full"}
+    assert not workers_of_this_process()
+
+
+def test_a_rehearsal_starts_the_workers_and_close_leaves_nothing():
+    before = threading.active_count(), helper_threads()
+    policy = SolverPolicy(budget_ms=1000.0, steps=["cpsat_full"])
+    engine = PlacementEngine(mixed_cluster(), policy)
+    assert len(workers_of_this_process()) == 1
+    assert policy._pool.idle == 1
+    assert not policy.outcomes
+    state = busy(1)
+    plan = policy.plan(state.snapshot(state.clock_ms))
+    assert "cpsat_full" in plan.receipt["components"]
+    engine.close()
+    policy.close()
+    policy.close()
+    assert not workers_of_this_process()
+    assert (threading.active_count(), helper_threads()) == before
+
+
+def test_a_closed_policy_goes_on_without_workers():
+    policy = SolverPolicy(budget_ms=1000.0, steps=["cpsat_full"])
+    policy.warm_up()
+    policy.close()
+    state = busy(1)
+    plan = policy.plan(state.snapshot(state.clock_ms))
+    assert plan.receipt["components"]["cpsat_full"] == "the pool is closed"
+    assert not [name for name in policy.outcomes if name.startswith("failed")]
+    assert len(plan) == len(state.snapshot(state.clock_ms).waiting)
+
+
+def test_a_copy_has_the_same_settings_and_counts_for_itself():
+    policy = SolverPolicy(budget_ms=50.0, seed=3)
+    twin = copy.deepcopy(policy)
+    assert twin._pool is not policy._pool
+    assert twin._pool.size == policy._pool.size
+    assert (twin.budget_ms, twin.seed, twin.params) == (50.0, 3, policy.params)
+    state = busy(1)
+    twin.plan(state.snapshot(state.clock_ms))
+    assert sum(twin.outcomes.values()) == 1
+    assert not policy.outcomes
+    twin.close()
+    policy.close()
+    assert not workers_of_this_process()
+
+
+def test_the_window_grows_with_the_budget_and_shrinks_with_replicas():
+    state = busy(1)
+    snapshot = state.snapshot(state.clock_ms)
+    sizes = [SolverPolicy(budget_ms=ms, processes=0)._window(snapshot) for ms in (1.0, 5.0, 50.0)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1]
+    large = cluster((profile(),) * 64, (profile(),) * 64)
+    assert SolverPolicy(budget_ms=5.0)._window(ClusterState(large).snapshot(0.0)) < sizes[1]
+    assert SolverPolicy(deterministic=1.0)._window(snapshot) == len(snapshot.waiting)
 
 
 def test_other_parameters_out_of_range_are_refused():
