@@ -80,6 +80,16 @@ def portfolio(rows: Sequence[Row]) -> Rows:
     ]
 
 
+def sizes(rows: Sequence[Row]) -> Rows:
+    """The portfolio by waiting calls and budget, all clusters together."""
+    best = best_known(rows)
+    mine = [row for row in rows if row.method == PORTFOLIO]
+    return [
+        {"waiting": waiting, "budget_ms": budget_ms} | _quality(group, best) | _times(group)
+        for (waiting, budget_ms), group in grouped(mine, lambda row: (row.waiting, row.budget_ms))
+    ]
+
+
 def _quality(group: Sequence[Row], best: dict[str, float]) -> dict[str, object]:
     return {
         "epochs": len(group),
@@ -228,7 +238,7 @@ def _percentiles(values: Sequence[float]) -> str:
     return f"{np.median(values):.1f} / {np.percentile(values, 99):.1f}" if len(values) else "-"
 
 
-TABLES = (targets, portfolio, methods, against_components, against_plain, speed)
+TABLES = (targets, sizes, portfolio, methods, against_components, against_plain, speed)
 
 
 def print_tables(rows: Sequence[Row], only: Sequence[str] | None = None) -> None:

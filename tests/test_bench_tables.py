@@ -60,6 +60,13 @@ def test_portfolio_table() -> None:
     assert found["build p50"] == "10%"
 
 
+def test_sizes_put_clusters_together() -> None:
+    rows = [row(replicas=4), row(epoch="f", replicas=8, cost=200.0), row(epoch="g", waiting=16)]
+    small, large = tables.sizes(rows)
+    assert (small["waiting"], small["epochs"], large["waiting"], large["epochs"]) == (8, 2, 16, 1)
+    assert small["cost/greedy"] == pytest.approx(0.5**0.5)
+
+
 def test_against_components_pairs_with_the_best_one() -> None:
     rows = [row(cost=110.0), row(method="a", cost=100.0), row(method="b", cost=150.0), row(method=PLAIN, cost=1.0)]
     (found,) = tables.against_components(rows)
