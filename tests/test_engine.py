@@ -128,7 +128,7 @@ BAD_SOLVERS = {
 @pytest.mark.parametrize("deterministic", [None, 1.0])
 def test_a_bad_solver_costs_nothing_but_a_count(name, deterministic):
     solve, counted = BAD_SOLVERS[name]
-    engine = engine_of(SolverPolicy(solve=solve, deterministic=deterministic))
+    engine = engine_of(SolverPolicy(budget_ms=10_000.0, solve=solve, deterministic=deterministic))
     reveal(engine, 6)
     assert columns(engine.place(0.0)) == greedy_placements(6)
     assert engine.policy.outcomes == {counted: 1}
@@ -173,8 +173,9 @@ def test_a_worker_that_fails_leaves_a_plan_no_worse_than_the_greedy_one(name):
         policy.close()
     (counted,) = policy.outcomes
     assert counted in ("better", "better_optimal", "greedy_kept", "greedy_optimal")
-    assert plan.receipt["components"]["cpsat_full"]
-    assert why in plan.receipt["components"]["cpsat_full"]
+    (told,) = [told for told in plan.receipt["components"] if told.startswith("cpsat_full: ")]
+    assert why in told
+    assert told != "cpsat_full: "
     assert why != "late" or plan.receipt["wall_ms"] < 20_000.0  # not the minute that the worker takes
     curve = StretchCost.around(snapshot, greedy, policy.params.exponent)
     assert projected_cost(snapshot, plan, curve) <= projected_cost(snapshot, greedy, curve)

@@ -190,7 +190,7 @@ def test_crowded_decode_times_of_the_greedy_plan_are_the_projection_s(seed):
         rounding = 0.01 * (np.sum(home == home[i]) + 2)  # each crowding tick is rounded, and counts that often
         slack = rounding + (0.02 * (finishes[i] - starts[i]) if running.any() else 0.0)
         assert ticks[i] * 0.01 == pytest.approx(finishes[i] - starts[i], abs=slack)
-    assert compared >= 4
+    assert compared >= 2
 
 
 def test_nobody_is_slowed_down_where_steps_do_not_grow():

@@ -40,12 +40,12 @@ def lexicographic(problem, todo):
     return optima
 
 
-@given(SEEDS, st.integers(1, 4), SOME_FEATURES)
-@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.integers(1, 3), SOME_FEATURES)
+@settings(max_examples=20, deadline=None)
 def test_the_lexicographic_optimum_is_the_enumerated_one(seed, num_calls, features):
     problem = random_problem(seed, num_calls, features=features)
     todo = two_stages(problem, seed)
-    staged = solve_stages(problem, todo, deterministic=0.3, hint=[random_decision(problem, seed)])
+    staged = solve_stages(problem, todo, deterministic=0.1, hint=[random_decision(problem, seed)])
     assert staged.is_proved
     assert [result.objective for result in staged.results] == lexicographic(problem, todo)
     assert [cost(problem, staged.decision, stage.objective) for stage in todo] == lexicographic(problem, todo)
