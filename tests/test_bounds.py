@@ -8,7 +8,11 @@ from epoch_problems import FEATURES, brute_force, hint_within_caps, make_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hexsolve_models import Objective, bounds, cost, earliest_finish
+from hexsolve_models import Objective, cost, earliest_finish
+from hexsolve_models import alone as alone_module
+from hexsolve_models import curves as curves_module
+from hexsolve_models import fees as fees_module
+from hexsolve_models import pools as pools_module
 from hexsolve_models.bounds import NEVER, cost_at, lower_bound, standalone, standalone_bound, workflow_costs
 from hexsolve_models.windows import UNBOUNDED, latest_finishes, options, time_windows
 
@@ -141,6 +145,33 @@ def test_windows_by_hand():
     assert time_windows(replace(slow, caps=((flat, 1),)), None).latest == [16, 9]
 
 
+def test_fees_by_hand():
+    # Own prefill replicas (1), one decode replica: 4 ticks alone, 7 for two. A fee of 6: alone 5 + 6, as two 8 + 3,
+    # so 11 each, less the fee 16; without it 5 + 5.
+    pair = make_problem([[1, -1], [-1, 1]], [[4]] * 2, crowding=[[3]] * 2)
+    assert standalone_bound(pair) == 10
+    assert lower_bound(pair) == brute_force(pair)[0] == 16
+    # Behind each other on one prefill replica of 1: 8 + 9, and the fee of 6 knows both.
+    assert lower_bound(replace(pair, prefill_ticks=[[1, -1], [1, -1]])) == 17
+    # A second replica 1 tick slower: one each, 5 + 6. Fees of 2 and 1: 5 + 2, 6 + 1 or, shared, 8 + 1 and more, so 7
+    # each, less 3.
+    either = make_problem([[1, -1], [-1, 1]], [[4, 5]] * 2, crowding=[[3, 3]] * 2)
+    assert lower_bound(either) == brute_force(either)[0] == 11
+    # The largest cost pays no fees.
+    assert lower_bound(replace(pair, objective=replace(pair.objective, aggregate="max"))) == 5
+
+
+@given(SEEDS, st.integers(2, 8))
+@settings(max_examples=60)
+def test_few_levels_of_company_are_a_bound(seed, num_calls):
+    problem = random_problem(seed, num_calls, 3, 3, ["crowding", "late"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fees_module, "_LEVELS", 2)
+        patch.setattr(fees_module, "_FEWEST_LEVELS", 2)
+        few = lower_bound(problem)
+    assert all(few <= cost(problem, random_decision(problem, order)) for order in range(20))
+
+
 def test_bound_of_what_cannot_be_placed_and_of_nothing():
     assert lower_bound(make_problem([[1]], [[1]], kv=[9], capacity=[8])) == NEVER
     assert lower_bound(make_problem(np.ones((0, 1), dtype=int), np.ones((0, 1), dtype=int))) == 0
@@ -159,7 +190,25 @@ def test_costs_and_latest_finishes_are_the_objectives_own(pieces, due, weight, f
     objective = Objective(slope, intercept, nothing, nothing, due_tick=[due], late_weight=[weight])
     assert workflow_costs(objective, np.array([finish])).tolist() == [objective.workflow_cost(0, finish)]
     latest = objective.latest_finish(0, limit)
-    assert latest_finishes(objective, np.array([limit])).tolist() == [UNBOUNDED if latest is None else latest]
+    expected = UNBOUNDED if latest is None else max(latest, -1)  # any tick before 0 says "never"
+    assert max(-1, int(latest_finishes(objective, np.array([limit]))[0])) == expected
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(-40, 10)), min_size=1, max_size=6),
+    st.integers(-5, 60),
+    st.integers(0, 9),
+)
+def test_curves_are_the_objectives_costs(pieces, due, weight):
+    slope, intercept = np.array(pieces).T[:, None, :]
+    nothing = np.zeros(1, dtype=int)
+    objective = Objective(slope, intercept, nothing, nothing, due_tick=[due], late_weight=[weight])
+    walked = curves_module.curves(objective)
+    for tick in range(60):
+        k = int(np.searchsorted(walked.since[0, : walked.num[0]], tick, side="right")) - 1
+        late = int(walked.late[0]) if tick > walked.due[0] else 0
+        value = int(walked.slope[0, k]) * tick + int(walked.intercept[0, k]) + late
+        assert value == objective.workflow_cost(0, tick)
 
 
 @given(SEEDS, st.integers(1, 6), SOME_FEATURES)
@@ -178,8 +227,10 @@ def test_compiled_is_interpreted(seed, num_calls, features):
     problem = random_problem(seed, num_calls, 3, 2, features)
     compiled = standalone(problem)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_alone", "_via_prefill", "_prices"):
-            patch.setattr(bounds, name, getattr(bounds, name).__wrapped__)
+        for module in (alone_module, curves_module, fees_module, pools_module):
+            for name, function in list(vars(module).items()):
+                if name.startswith("_") and hasattr(function, "__wrapped__") and not hasattr(function, "cache_info"):
+                    patch.setattr(module, name, function.__wrapped__)
         interpreted = standalone(problem)
         assert lower_bound(problem, interpreted) == lower_bound(problem)
         for field in ("finish", "via_decode", "after_prefill", "via_prefill"):
@@ -189,6 +240,6 @@ def test_compiled_is_interpreted(seed, num_calls, features):
 
 def test_more_workflows_than_places_still_give_a_bound(monkeypatch):
     problem = make_problem([[4]] * 6, [[1]] * 6)
-    monkeypatch.setattr(bounds, "_MOST_PLACES", 3)
+    monkeypatch.setattr(pools_module, "_MOST_PLACES", 3)
     # Three of the six queue: 5 + 9 + 13, the others alone: 5 each.
     assert lower_bound(problem) == 27 + 15

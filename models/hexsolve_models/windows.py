@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hexsolve_models.bounds import Standalone, cost_at, standalone, workflow_costs
+from hexsolve_models.alone import Standalone, cost_at, standalone, workflow_costs
 from hexsolve_models.decision import Decision
 from hexsolve_models.objective import MAX_COEFFICIENT, Ints, Objective
 from hexsolve_models.problem import RATE_BLOCKS, Problem
