@@ -90,14 +90,12 @@ class HexgenFlow:
         return urgency
 
     def _choose(self, outlook: Outlook) -> tuple[int, int]:
-        finite = np.isfinite(outlook.finish_ms)
-        total = np.where(finite, outlook.finish_ms - outlook.snapshot.now_ms, np.nan)
+        pairs = np.flatnonzero(np.isfinite(outlook.finish_ms))
+        finish = outlook.finish_ms.ravel()[pairs]
         pair = outlook.snapshot.tables.pair
-        transfer = pair[0] + pair[1] * outlook.call["input_tokens"]
-        with np.errstate(invalid="ignore"):
-            own = outlook.prefill_ms[:, None] + transfer + outlook.finish_ms - outlook.start_ms
-            wait = np.maximum(0.0, total - own)
-            score = self.alpha * np.nanmean(np.where(finite, own, np.nan)) / own
-            score -= (1.0 - self.alpha) * wait / max(1e-9, float(np.nanmean(wait)))
-        p, d = np.unravel_index(np.argmax(np.where(finite, score, -np.inf)), score.shape)
-        return int(p), int(d)
+        ahead = outlook.prefill_ms[:, None] + pair[0] + pair[1] * outlook.call["input_tokens"]
+        own = ahead.ravel()[pairs] + finish - outlook.start_ms.ravel()[pairs]
+        wait = np.maximum(0.0, finish - outlook.snapshot.now_ms - own)
+        score = self.alpha * own.mean() / own - (1.0 - self.alpha) * wait / max(1e-9, float(wait.mean()))
+        p, d = divmod(int(pairs[np.argmax(score)]), outlook.finish_ms.shape[1])
+        return p, d
