@@ -135,6 +135,11 @@ def _usable(event: Any) -> bool:
         elif name == "dependencies":
             if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
                 return False
+        elif name == "calls":
+            if not isinstance(value, tuple | list) or not all(type(item) is ev.DeclaredCall for item in value):
+                return False
+            if not all(_usable(item) for item in value):
+                return False
         elif not isinstance(value, str):
             return False
     return True

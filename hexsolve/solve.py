@@ -237,8 +237,9 @@ class _Run:
         # A proved optimum has no slack in its cost variables; an incumbent may.
         if not isnan(claimed) and (price > claimed or (status == "OPTIMAL" and price < claimed)):
             return f"claims cost {claimed:.0f}, the referee finds {price}"
-        if price < self.bound:
-            return f"cost {price} is below the bound {self.bound:.0f}"
+        if price < self.bound:  # the referee has passed the decision, so the bound was wrong
+            self.rejected.append(f"a bound of {self.bound:.0f}, {component} found cost {price}")
+            self.bound = -inf
         if price < self.price:
             self.best, self.price, self.winner = decision, price, component
             self.trace.append(Trace(self.elapsed_ms(), component, price, self.bound))
@@ -258,7 +259,9 @@ class _Run:
         self.build_ms += proposal.build_ms
         self.work.append((component, proposal.work, proposal.detail))
         wrong = ""
-        if NATIVE_STATUS[proposal.status] is Status.INFEASIBLE:
+        if proposal.status not in NATIVE_STATUS:
+            wrong = f"says {proposal.status!r}, which is no status"
+        elif NATIVE_STATUS[proposal.status] is Status.INFEASIBLE:
             wrong = "says infeasible, but every call fits a replica"
         elif proposal.decision is not None:
             before = self.price

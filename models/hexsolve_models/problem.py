@@ -159,8 +159,6 @@ class Problem:
         """[N] the calls, every one after those its edges come from; by index where free to choose."""
         if not self.edge_before.size:
             return np.arange(self.num_calls)
-        if not self.edge_before.size:
-            return np.arange(self.num_calls)
         children: dict[int, list[int]] = {}
         missing = np.bincount(self.edge_after, minlength=self.num_calls)
         for before, after in zip(self.edge_before.tolist(), self.edge_after.tolist(), strict=True):
