@@ -121,6 +121,8 @@ def _describe(node: inspect.Type) -> str:
         return " ".join([noun, " and ".join(bounds)]).strip()
     if isinstance(node, inspect.StrType):
         return "a non-empty string" if node.min_length else "a string"
+    if isinstance(node, inspect.BoolType):
+        return "true or false"
     if isinstance(node, inspect.ListType):
         least = f" with at least {node.min_length} entry" if node.min_length else ""
         return f"a list{least} (each {_describe(_without_none(node.item_type))})"

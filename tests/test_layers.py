@@ -31,6 +31,7 @@ LAYERS = (
     ("recording", "snapshot_file"),
     ("study", "timeline"),
     ("plot",),
+    ("plot_slo",),
     ("cli", "__main__"),
 )
 """Rows of modules and packages of `hexsolve`, lowest first. `hexsolve_models` lies below all of them."""
@@ -45,6 +46,9 @@ SOLVER_LIBRARIES = {
     "matplotlib": ("hexsolve.plot", "hexsolve.timeline"),
     "click": ("hexsolve.cli",),
     "rich": ("hexsolve.cli", "hexsolve.study.report"),
+    "joblib": ("hexsolve.study.slo_pool",),
+    "ray": ("hexsolve.study.slo_pool",),
+    "pyarrow": ("hexsolve.study.slo_results",),
     "numba": ("hexsolve.jit", "hexsolve_models.jit"),
 }
 """Heavy libraries and the modules that may import them."""

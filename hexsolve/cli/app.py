@@ -24,6 +24,7 @@ _COMMANDS = {
     "list": "hexsolve.cli.listing",
     "place": "hexsolve.cli.place",
     "simulate": "hexsolve.cli.simulate",
+    "study": "hexsolve.cli.study",
     "validate": "hexsolve.cli.files",
 }
 

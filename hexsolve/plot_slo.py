@@ -1,0 +1,258 @@
+"""Pictures of SLO studies. Knows comparisons and axes; runs nothing, and leaves matplotlib's global state alone.
+
+Bands are 95 % bootstrap intervals over seeds, as in the tables. A policy has one colour and one line style in all
+pictures of a study.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hexsolve.plot import PALETTE
+from hexsolve.study.slo_results import Comparison, attainment_band
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DASHES = ("-", "--", "-.", ":")
+_GUIDES = (0.95, 0.99)
+_GREY = "#666666"
+_MOST_COLUMNS = 3
+_NUM_SCALES = 300
+_TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 70.0, 100.0, 200.0, 500.0, 1000.0)
+_TAIL = 0.995  # attainment curves end where the slowest policy has this share on time
+
+Axis = Callable[[Comparison], str]
+
+
+@dataclass(frozen=True)
+class Style:
+    """Colour and dash of each policy, in the order of legends."""
+
+    looks: Mapping[str, tuple[str, str]]
+
+    @staticmethod
+    def of(labels: Sequence[str]) -> "Style":
+        """Seven colours, then the same with another dash, so that 28 policies differ."""
+        num = len(PALETTE)
+        return Style(
+            {
+                label: (PALETTE[position % num], _DASHES[(position + position // num) % len(_DASHES)])
+                for position, label in enumerate(labels)
+            }
+        )
+
+
+def study_pictures(comparisons: Sequence[Comparison], plotted: Sequence[str] = ()) -> dict[str, bytes]:
+    """PNG files by name: attainment curves with a panel per load; Req95 and Req99 along loads and along settings, where
+    there are several.
+
+    Parameters
+    ----------
+    plotted : labels of the policies that are drawn, in order; all if empty.
+    """
+    labels = list(plotted) or list(dict.fromkeys(label for found in comparisons for label in found.entries))
+    style = Style.of(labels)
+    pictures: dict[str, bytes] = {}
+    for group in _grouped(comparisons, lambda found: (_cluster(found), _workload(found), _setting(found))):
+        cluster, workload, setting = _cluster(group[0]), _workload(group[0]), _setting(group[0])
+        name = _file_name("attainment", cluster, workload, setting)
+        pictures[name] = _png(plot_attainments(group, style, f"{workload} on {cluster}{_in(setting)}"))
+    for group in _grouped(comparisons, lambda found: (_cluster(found), _setting(found))):
+        if _is_axis(group, _load):
+            cluster, setting = _cluster(group[0]), _setting(group[0])
+            name = _file_name("ladder", cluster, setting)
+            pictures[name] = _png(plot_along(group, _load, "load", style, f"{cluster}{_in(setting)}"))
+    for group in _grouped(comparisons, lambda found: (_cluster(found), _load(found))):
+        if _is_axis(group, _setting):
+            cluster, load = _cluster(group[0]), _load(group[0])
+            name = _file_name("settings", cluster, load)
+            pictures[name] = _png(plot_along(group, _setting, "setting", style, f"{cluster}, {load}"))
+    return pictures
+
+
+def plot_attainments(group: Sequence[Comparison], style: Style, title: str) -> "Figure":
+    """Share of workflows on time over the SLO scale α, a panel per comparison."""
+    columns = min(_MOST_COLUMNS, len(group))
+    rows = math.ceil(len(group) / columns)
+    figure, panels = _figure(rows, columns, 3.1)
+    for axes, found in zip(panels, group, strict=False):
+        _draw_attainment(axes, found, style)
+        axes.set_title(_load(found), fontsize=10)
+        axes.set_xlabel("SLO scale α", fontsize=9)
+    for axes in panels[: len(group) : columns]:
+        axes.set_ylabel("workflows on time", fontsize=9)
+    for axes in panels[len(group) :]:
+        axes.set_visible(False)
+    _finish(figure, panels[: len(group)], style, title)
+    return figure
+
+
+def plot_along(group: Sequence[Comparison], axis: Axis, axis_name: str, style: Style, title: str) -> "Figure":
+    """Req95 (above) and Req99 (below) along loads or settings, a column per workload."""
+    workloads = list(dict.fromkeys(_workload(found) for found in group))
+    points = list(dict.fromkeys(axis(found) for found in group))
+    figure, panels = _figure(2, len(workloads), 2.7)
+    for column, workload in enumerate(workloads):
+        mine = {axis(found): found for found in group if _workload(found) == workload}
+        for row, (measure, name) in enumerate((("req95", "Req95"), ("req99", "Req99"))):
+            axes = panels[row * len(workloads) + column]
+            _draw_along(axes, mine, points, measure, style)
+            if row == 0:
+                axes.set_title(workload, fontsize=10)
+            else:
+                axes.set_xlabel(axis_name, fontsize=9)
+            if column == 0:
+                axes.set_ylabel(f"{name} (SLO scale α)", fontsize=9)
+    _finish(figure, panels, style, title)
+    return figure
+
+
+def _draw_attainment(axes: "Axes", found: Comparison, style: Style) -> None:
+    from matplotlib.ticker import NullLocator, PercentFormatter
+
+    entries = {label: found.entries[label] for label in style.looks if label in found.entries}
+    pooled = [
+        np.concatenate([row.stretches for row in entry.rows.values()]) for entry in entries.values() if entry.rows
+    ]
+    if not pooled:
+        axes.set_axis_off()
+        return
+    left = 0.97 * min(float(stretches.min()) for stretches in pooled)
+    right = 1.05 * max(float(np.quantile(stretches, _TAIL)) for stretches in pooled)
+    scales = np.geomspace(left, right, _NUM_SCALES)
+    for label, entry in entries.items():
+        if entry.rows:
+            color, dash = style.looks[label]
+            mean, low, high = attainment_band(list(entry.rows.values()), scales)
+            axes.fill_between(scales, low, high, color=color, alpha=0.15, linewidth=0)
+            axes.plot(scales, mean, color=color, linestyle=dash, linewidth=1.6, label=label)
+    for share in _GUIDES:
+        axes.axhline(share, color=_GREY, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
+    axes.set_xscale("log")
+    axes.set_xlim(left, right)
+    ticks = _ticks(left, right)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(0.0, 1.02)
+    axes.set_yticks([0.0, 0.25, 0.5, 0.75, 0.95])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _draw_along(
+    axes: "Axes", by_point: Mapping[str, Comparison], points: Sequence[str], measure: str, style: Style
+) -> None:
+    from matplotlib.ticker import NullLocator
+
+    lows: list[float] = []
+    highs: list[float] = []
+    for label, (color, dash) in style.looks.items():
+        at = [
+            (position, by_point[point].entries[label].interval(measure))
+            for position, point in enumerate(points)
+            if point in by_point and label in by_point[point].entries and by_point[point].entries[label].rows
+        ]
+        if not at:
+            continue
+        x = [position for position, _ in at]
+        axes.fill_between(x, [i.low for _, i in at], [i.high for _, i in at], color=color, alpha=0.15, linewidth=0)
+        axes.plot(x, [i.mean for _, i in at], color=color, linestyle=dash, marker="o", markersize=3.5, label=label)
+        lows += [i.low for _, i in at]
+        highs += [i.high for _, i in at]
+    axes.set_xticks(range(len(points)), list(points), rotation=45 if max(map(len, points)) > 5 else 0, fontsize=8)
+    axes.set_xlim(-0.3, len(points) - 0.7)
+    if lows:
+        bottom, top = 0.95 * min(lows), 1.05 * max(highs)
+        axes.set_yscale("log")
+        axes.set_ylim(bottom, top)
+        ticks = _ticks(bottom, top)
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _figure(rows: int, columns: int, panel_width: float) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(6.0, panel_width * columns + 0.8), 2.6 * rows + 1.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def _finish(figure: "Figure", panels: "Sequence[Axes]", style: Style, title: str) -> None:
+    for axes in panels:
+        axes.tick_params(labelsize=8)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    handles: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    shown = [label for label in style.looks if label in handles]
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    if shown:
+        figure.legend(
+            [handles[label] for label in shown],
+            shown,
+            loc="outside lower center",
+            ncols=min(len(shown), 5),
+            frameon=False,
+            fontsize=9,
+        )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers inside the range, at most seven."""
+    inside = [tick for tick in _TICKS if low <= tick <= high]
+    if len(inside) < 2:  # a narrow range: tenths
+        step = 0.1 if high - low > 0.2 else 0.05
+        inside = [round(step * k, 2) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return inside[:: max(1, math.ceil(len(inside) / 7))]
+
+
+def _grouped(comparisons: Sequence[Comparison], key: Callable[[Comparison], tuple[str, ...]]) -> list[list[Comparison]]:
+    """Groups by key, sorted by it; inside a group the order of the study."""
+    return [list(group) for _, group in groupby(sorted(comparisons, key=key), key=key)]
+
+
+def _is_axis(group: Sequence[Comparison], axis: Axis) -> bool:
+    return len({axis(found) for found in group}) > 1
+
+
+def _cluster(found: Comparison) -> str:
+    return found.place.cluster.name
+
+
+def _workload(found: Comparison) -> str:
+    return found.place.workload
+
+
+def _load(found: Comparison) -> str:
+    return found.place.load.label
+
+
+def _setting(found: Comparison) -> str:
+    return found.place.setting.name
+
+
+def _in(setting: str) -> str:
+    return "" if setting == "base" else f", {setting}"
+
+
+def _file_name(*parts: str) -> str:
+    """Letters, digits, dots and dashes; the base setting is not named."""
+    words = "-".join(part for part in parts if part != "base").replace("ρ", "rho").replace("/s", "-per-s")
+    return "".join(c if c.isascii() and (c.isalnum() or c in ".-") else "-" for c in words) + ".png"
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
