@@ -1,5 +1,6 @@
 """Quick bounds and windows against enumeration and every schedule, by hand, and compiled against interpreted."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,12 @@ from hexsolve_models import alone as alone_module
 from hexsolve_models import curves as curves_module
 from hexsolve_models import fees as fees_module
 from hexsolve_models import pools as pools_module
+from hexsolve_models import timetable as timetable_module
 from hexsolve_models.bounds import NEVER, cost_at, lower_bound, standalone, standalone_bound, workflow_costs
+from hexsolve_models.warm import warm_up
 from hexsolve_models.windows import UNBOUNDED, latest_finishes, options, time_windows
 
+MODULES = (alone_module, curves_module, fees_module, pools_module, timetable_module)
 SEEDS = st.integers(0, 10**6)
 SOME_FEATURES = st.sets(st.sampled_from(FEATURES))
 
@@ -227,10 +231,9 @@ def test_compiled_is_interpreted(seed, num_calls, features):
     problem = random_problem(seed, num_calls, 3, 2, features)
     compiled = standalone(problem)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (alone_module, curves_module, fees_module, pools_module):
-            for name, function in list(vars(module).items()):
-                if name.startswith("_") and hasattr(function, "__wrapped__") and not hasattr(function, "cache_info"):
-                    patch.setattr(module, name, function.__wrapped__)
+        for module in MODULES:
+            for name, function in kernels(module).items():
+                patch.setattr(module, name, function.__wrapped__)
         interpreted = standalone(problem)
         assert lower_bound(problem, interpreted) == lower_bound(problem)
         for field in ("finish", "via_decode", "after_prefill", "via_prefill"):
@@ -243,3 +246,25 @@ def test_more_workflows_than_places_still_give_a_bound(monkeypatch):
     monkeypatch.setattr(pools_module, "_MOST_PLACES", 3)
     # Three of the six queue: 5 + 9 + 13, the others alone: 5 each.
     assert lower_bound(problem) == 27 + 15
+
+
+def test_nothing_is_compiled_after_warm_up():
+    # numba compiles again for another memory layout or read-only flag: transposed input, and what came by pickle.
+    def signatures():
+        return {name: list(f.compiled().signatures) for module in MODULES for name, f in kernels(module).items()}
+
+    warm_up()
+    warm = signatures()
+    assert all(warm.values())
+    problem = random_problem(3, 6, 3, 2, ["crowding", "edges", "late"])
+    objective = replace(problem.objective, slope=np.asfortranarray(problem.objective.slope))
+    columns = replace(problem, decode_ticks=np.asfortranarray(problem.decode_ticks), objective=objective)
+    for other in (problem, columns, pickle.loads(pickle.dumps(problem))):
+        lower_bound(other)
+        assert standalone(other).via_prefill.size
+        earliest_finish(other, other.topological, compiled=True)
+    assert signatures() == warm
+
+
+def kernels(module):
+    return {name: f for name, f in vars(module).items() if hasattr(f, "compiled") and f.__module__ == module.__name__}

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hexsolve_models.flat import read_only
 from hexsolve_models.jit import kernel
 from hexsolve_models.objective import Ints, Objective
 
@@ -26,8 +27,8 @@ def curves(objective: Objective) -> Curves:
     """The upper envelope at ticks >= 0. Costs below 2^62 at the ticks that are looked at are up to the reader."""
     since, slope, intercept = np.zeros((3, *objective.slope.shape), dtype=np.int64)
     count = np.zeros(objective.num_workflows, dtype=np.int64)
-    _walk(objective.slope, objective.intercept, since, slope, intercept, count)
-    return Curves(since, slope, intercept, count, objective.due_tick, objective.late_weight)
+    _walk(read_only(objective.slope), read_only(objective.intercept), since, slope, intercept, count)
+    return Curves(since, slope, intercept, count, read_only(objective.due_tick), read_only(objective.late_weight))
 
 
 @kernel

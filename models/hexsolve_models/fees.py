@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from hexsolve_models.alone import Standalone, bound_here_of, last_of, workflow_costs
 from hexsolve_models.curves import Curves
-from hexsolve_models.flat import Flat
+from hexsolve_models.flat import Flat, read_only
 from hexsolve_models.jit import kernel
 from hexsolve_models.objective import Ints
 from hexsolve_models.problem import Problem
@@ -78,8 +78,9 @@ def fees(problem: Problem, alone: Standalone, curves: Curves) -> Fees | None:
     speaks = _speakers(problem, alone)
     table, own = np.full((2, n, num_decode, first.size), np.inf)
     _tabulate(
-        problem.flat, bound_here_of(problem), alone.finish, alone.via_decode, first, speaks, problem.workflow,
-        problem.objective.tail_ticks, problem.objective.call_weight, curves, table, own,
+        problem.flat, bound_here_of(problem), alone.finish, alone.via_decode, first, speaks,
+        read_only(problem.workflow), read_only(problem.objective.tail_ticks), read_only(problem.objective.call_weight),
+        curves, table, own,
     )  # fmt: skip
     fee = _first_fees(table, first, n)
     paid, least = np.zeros((2, n))

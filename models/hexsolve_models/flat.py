@@ -41,7 +41,7 @@ def flat(problem: "Problem") -> Flat:
     by_child = np.argsort(problem.edge_after, kind="stable")
     return Flat(
         *map(
-            _frozen,
+            read_only,
             (
                 np.where(problem.prefill_allowed, problem.prefill_ticks, -1),
                 np.where(problem.decode_allowed, problem.decode_ticks, -1),
@@ -86,7 +86,8 @@ def _held_steps(problem: "Problem") -> tuple[Ints, Ints, Ints]:
     return first_of(replica[is_last], problem.num_decode), tick[is_last], use[is_last]
 
 
-def _frozen(array: Ints) -> Ints:
+def read_only(array: Ints) -> Ints:
+    """A row-major view, or copy, that nothing can write to: to numba always the same type."""
     view: Ints = np.ascontiguousarray(array, dtype=np.int64).view()
     view.flags.writeable = False
     return view

@@ -14,7 +14,8 @@ _Result = TypeVar("_Result")
 def kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
     """Compile `function` at its first call (1-3 s, then cached on disk where numba can write), without the GIL.
 
-    `kernel(function).__wrapped__` runs interpreted. numba is imported at the first call only.
+    `kernel(function).__wrapped__` runs interpreted, `kernel(function).compiled()` is numba's dispatcher. numba is
+    imported at the first call only.
     """
 
     @cache
@@ -27,4 +28,5 @@ def kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
     def call(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
         return compiled()(*args, **kwargs)
 
+    call.compiled = compiled  # type: ignore[attr-defined]
     return call

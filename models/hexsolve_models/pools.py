@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hexsolve_models.alone import NEVER, SAFE, Standalone, bound_here_of, least_crowding, together, workflow_costs
 from hexsolve_models.curves import Curves
 from hexsolve_models.fees import EXACT, Fees
-from hexsolve_models.flat import Flat
+from hexsolve_models.flat import Flat, read_only
 from hexsolve_models.jit import kernel
 from hexsolve_models.objective import Ints
 from hexsolve_models.problem import Problem
@@ -158,7 +158,7 @@ def _choices(problem: Problem, alone: Standalone, stakes: Stakes, only: Ints) ->
     later, pay = np.zeros((only.size, part.size), dtype=np.int64), np.zeros((only.size, part.size))
     _find_choices(
         problem.flat, bound_here_of(problem), alone.finish, alone.via_decode, alone.after_prefill,
-        problem.objective.call_weight, stakes.fees.first, part, only, later, pay, count,
+        read_only(problem.objective.call_weight), stakes.fees.first, part, only, later, pay, count,
     )  # fmt: skip
     return later, pay, count
 

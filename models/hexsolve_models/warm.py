@@ -1,0 +1,24 @@
+"""Everything compiled in this package, compiled or loaded from disk before the first problem is in a hurry."""
+
+import numpy as np
+
+from hexsolve_models.bounds import lower_bound, standalone
+from hexsolve_models.objective import total_stretch
+from hexsolve_models.problem import Problem
+from hexsolve_models.timetable import earliest_finish
+
+
+def warm_up() -> None:
+    """Bound and schedule two calls that crowd one replica, queue for another and wait for each other."""
+    one, two = np.ones((1, 1), dtype=np.int64), np.ones((2, 1), dtype=np.int64)
+    none = np.zeros(0, dtype=np.int64)
+    problem = Problem(
+        prefill_ticks=9 * two, locked_decode=-two[:, 0], release_tick=0 * two[:, 0], transfer_base_ticks=one,
+        transfer_rate_ticks=one, transfer_blocks=two[:, 0], decode_ticks=two, kv_blocks=two[:, 0], kv_capacity=one[0],
+        prefill_free_tick=one[0], held_decode=none, held_start=none, held_end=none, held_blocks=none,
+        workflow=np.arange(2), objective=total_stretch([0, 0], [1, 1], [0, 0]), crowding_ticks=two,
+        uncrowded_calls=one[0], edge_before=none, edge_after=none, edge_lag=none,
+    )  # fmt: skip
+    lower_bound(problem)
+    _ = standalone(problem).via_prefill
+    earliest_finish(problem, np.arange(2), compiled=True)
