@@ -6,7 +6,7 @@ from hexsolve.cli.output import check_targets, say, write_file
 
 CLUSTER, WORKLOAD, LOAD, NUM_WORKFLOWS, SEEDS = "demo", "text2sql", 1.0, 30, (1, 2, 3)
 POLICIES = ("round-robin", "workflow-fcfs", "hexagent", "solver")
-BUDGET_MS, EPOCH_MS = 20.0, 0.0
+BUDGET_MS, EPOCH_MS = 5.0, 0.0
 TABLE, PLOT, TIMELINE = "demo-table.md", "demo-attainment.png", "demo-timeline.json"
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of workload, arrivals and noise.")
 @click.option("--seeds", default=1, show_default=True, metavar="K", help="Run seeds S to S+K-1, paired.")
-@click.option("--budget-ms", default=50.0, show_default=True, help="Planning budget of the solver, > 0.")
+@click.option("--budget-ms", default=5.0, show_default=True, help="Planning budget of the solver, > 0.")
 @click.option("--epoch-ms", default=0.0, show_default=True, help="Least time between two solver plans.")
 @click.option("--deterministic", is_flag=True, help="Same result on every run: work limits, a fixed planning latency.")
 @click.option("--predictor", default="oracle", show_default=True, metavar="SPEC", help="oracle, noisy:SIGMA, learned.")
