@@ -5,9 +5,10 @@ Unless a comment says otherwise: no transfer time, KV for all, each call its own
 
 from collections.abc import Callable
 
+import numpy as np
 from epoch_problems import make_problem
 
-from hexsolve_models import Problem
+from hexsolve_models import Objective, Problem
 
 Epoch = Callable[[], tuple[Problem, int]]
 
@@ -109,6 +110,91 @@ def transfer_rounds_up() -> tuple[Problem, int]:
     return make_problem([[1]], [[1]], rate=[[3]], moved=[400]), 4
 
 
+def company_is_slower_than_moving() -> tuple[Problem, int]:
+    # Prefills of 1 on own replicas. D0 takes 4 alone and 7 for two, D1 takes 6. Both on D0 8 + 8, apart 5 + 7 = 12.
+    return make_problem([[1, -1], [-1, 1]], [[4, 6]] * 2, crowding=[[3, 3]] * 2), 12
+
+
+def company_is_faster_than_moving() -> tuple[Problem, int]:
+    # As above but D1 takes 12: both on D0 8 + 8 = 16, apart 5 + 13 = 18.
+    return make_problem([[1, -1], [-1, 1]], [[4, 12]] * 2, crowding=[[3, 3]] * 2), 16
+
+
+def third_call_is_one_too_many() -> tuple[Problem, int]:
+    # Three prefills of 1 on own replicas; two may share D0 at 4, three take 6. D1 takes 6: 5 + 5 + 7 = 17, not 3 * 7.
+    apart = np.where(np.eye(3, dtype=int) == 1, 1, -1)
+    return make_problem(apart, [[4, 6]] * 3, crowding=[[2, 2]] * 3, uncrowded=[2, 2]), 17
+
+
+def company_counts_however_far_apart() -> tuple[Problem, int]:
+    # Prefills of 10 on one replica, decodes of 2 on one replica, 5 more for two: 10 + 7 and 20 + 7, though they never
+    # meet. Crowding is by number, not by time.
+    return make_problem([[10]] * 2, [[2]] * 2, crowding=[[5]] * 2), 44
+
+
+def company_holds_its_kv_longer() -> tuple[Problem, int]:
+    # Two locked decodes of 4, of 7 together, 6 of 10 blocks each: one after the other, 7 + 14 = 21.
+    return make_problem([[-1]] * 2, [[4]] * 2, kv=[6, 6], capacity=[10], locked=[0, 0], crowding=[[3]] * 2), 21
+
+
+def child_waits_for_finish_and_lag() -> tuple[Problem, int]:
+    # The parent is done at 2 + 3 = 5. The child starts 4 later: 9 + 1 + 1 = 11. 5 + 11 = 16.
+    return make_problem([[2], [1]], [[3], [1]], edges=[(0, 1, 4)]), 16
+
+
+def prefill_replica_waits_for_a_child() -> tuple[Problem, int]:
+    # Calls 0, 1 of one workflow, 1 after 0; prefills 5, 1 and 2 on one replica, decodes 1. Costs 5 F_0 + F_1.
+    # 0, idle for 1, 1, 2: child 6 + 1 + 1 = 8, other 9 + 1: 40 + 10 = 50. 0, 2, 1: 5 * 9 + 8 = 53. 2, 0, 1: 5 * 10 + 3.
+    epoch = make_problem([[5], [1], [2]], [[1]] * 3, workflow=[0, 0, 1], slope=[[5], [1]], edges=[(0, 1, 0)])
+    return epoch, 50
+
+
+def late_child_of_two_parents() -> tuple[Problem, int]:
+    # Own prefill replicas. Parents are done at 1 + 2 = 3 and 2 + 5 = 7, lags 6 and 1: the child starts at 9, not 8.
+    # 3 + 7 + (9 + 1 + 1) = 21.
+    apart = np.where(np.eye(3, dtype=int) == 1, [[1], [2], [1]], -1)
+    return make_problem(apart, [[2], [5], [1]], edges=[(0, 2, 6), (1, 2, 1)]), 21
+
+
+def one_long_call_or_two_short_ones_late() -> tuple[Problem, int]:
+    # Nothing but lateness counts, weights 3, 1, 1, all due at 9. Prefills 8, 4, 4 on one replica, decodes 1. The long
+    # one first is just on time at 9, and both others are late: 2. The short ones are on time at 5 and 9: 3.
+    nothing = [[0]] * 3
+    return make_problem([[8], [4], [4]], [[1]] * 3, slope=nothing, due=[9] * 3, late=[3, 1, 1]), 2
+
+
+def lateness_beats_the_shorter_sum() -> tuple[Problem, int]:
+    # Prefills 2 and 5 on one replica, decodes 1; finishes count, and 10 if call 1 is done after 6. Short first 3 + 8 +
+    # 10 = 21, long first 6 + 8 = 14.
+    return make_problem([[2], [5]], [[1]] * 2, due=[0, 6], late=[0, 10]), 14
+
+
+def nobody_may_be_late() -> tuple[Problem, int]:
+    # As above but for a cap of none late on top of the plain sum: 14, where 3 + 8 = 11 would do without.
+    punctual = _zero_cost(2, due_tick=[99, 6], late_weight=[1, 1])
+    return make_problem([[2], [5]], [[1]] * 2, caps=[(punctual, 0)]), 14
+
+
+def one_may_be_late() -> tuple[Problem, int]:
+    # Due at 6 both, at most one late. Prefills 2 and 5, decodes 1: short first, 3 + 8 = 11, has one late.
+    punctual = _zero_cost(2, due_tick=[6, 6], late_weight=[1, 1])
+    return make_problem([[2], [5]], [[1]] * 2, caps=[(punctual, 1)]), 11
+
+
+def largest_finish_is_capped() -> tuple[Problem, int]:
+    # Prefills 2 and 3 on one replica, decodes 1 and 9. Call 0 first 3 + 14 = 17, but nobody may end after 12: call 1
+    # first, 12 + 6 = 18.
+    nothing = np.zeros(2, dtype=int)
+    last = Objective(np.ones((2, 1), dtype=int), np.zeros((2, 1), dtype=int), nothing, nothing, "max")
+    return make_problem([[2], [3]], [[1], [9]], caps=[(last, 12)]), 18
+
+
+def _zero_cost(num_calls: int, **step: list[int]) -> Objective:
+    """A call is a workflow and costs nothing but its step."""
+    flat, nothing = np.zeros((num_calls, 1), dtype=int), np.zeros(num_calls, dtype=int)
+    return Objective(flat, flat, nothing, nothing, **step)  # type: ignore[arg-type]
+
+
 EPOCHS: tuple[Epoch, ...] = (
     one_call,
     faster_prefill_is_farther,
@@ -128,4 +214,17 @@ EPOCHS: tuple[Epoch, ...] = (
     largest_of_two,
     weights_break_ties,
     transfer_rounds_up,
+    company_is_slower_than_moving,
+    company_is_faster_than_moving,
+    third_call_is_one_too_many,
+    company_counts_however_far_apart,
+    company_holds_its_kv_longer,
+    child_waits_for_finish_and_lag,
+    prefill_replica_waits_for_a_child,
+    late_child_of_two_parents,
+    one_long_call_or_two_short_ones_late,
+    lateness_beats_the_shorter_sum,
+    nobody_may_be_late,
+    one_may_be_late,
+    largest_finish_is_capped,
 )
