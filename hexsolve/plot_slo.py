@@ -44,7 +44,7 @@ class Style:
         num = len(PALETTE)
         return Style(
             {
-                label: (PALETTE[position % num], _DASHES[(position + position // num) % len(_DASHES)])
+                label: (PALETTE[position % num], _DASHES[(position + 2 * (position // num)) % len(_DASHES)])
                 for position, label in enumerate(labels)
             }
         )

@@ -1,8 +1,8 @@
-"""One cell of an SLO study, and what it depends on. Knows how a cell is computed; knows no other cell and keeps no rows.
+"""One cell of an SLO study, and what it depends on. Knows how a cell is computed; keeps no rows.
 
 A cell is one policy under one seed in one place (cluster, workload, load, setting). Its key is a digest of everything
-its row depends on: clusters, workload, arrivals, policy and options, the sources of this package and the libraries under
-it. The denominators H_w are tasks of their own, shared by all loads and policies.
+its row depends on: clusters, workload, arrivals, policy and options, the sources of this package and the libraries
+under it. The denominators H_w are tasks of their own, shared by all loads and policies.
 """
 
 import hashlib
@@ -64,7 +64,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Place:
-    """What all policies of a comparison share but the seed. `cluster` is unchanged by the setting; `source` a name or path."""
+    """What all policies of a comparison share but the seed.
+
+    `cluster` is as it is without the setting, `source` the name of a workload or the path of a file.
+    """
 
     cluster: Cluster
     source: str

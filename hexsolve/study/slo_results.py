@@ -280,8 +280,8 @@ def _how_to_read(study: Study) -> str:
     return (
         f"Seeds {study.first_seed} to {study.first_seed + study.num_seeds - 1}, paired. Req95, Req99: smallest SLO "
         "scale met by 95 %, 99 % of workflows, mean over seeds with 95 % bootstrap interval; Δ: relative to "
-        f"{study.reference}, mean over pairs with interval (negative is better). On time: stretch at most {study.slo:g}."
-        " Waits, KV waits, moves: calls that did not start prefill at once, did not fit when first in a decode queue, "
+        f"{study.reference}, mean over pairs with interval (negative is better). On time: stretch ≤ {study.slo:g}. "
+        "Waits, KV waits, moves: calls that did not start prefill at once, did not fit when first in a decode queue, "
         "were moved while waiting; contended: KV transfers slowed by another; adopted: solver plans per decision."
     )
 
