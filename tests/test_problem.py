@@ -1,5 +1,6 @@
 """Problems, objectives and decisions: what the door refuses, and arithmetic by hand."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hexsolve_models import (
     Decision,
     Objective,
     cost,
+    late_count,
     max_stretch,
     power,
     tardiness,
@@ -41,6 +43,12 @@ def two_calls():
         ("held_end", [-1], r"held_end\[0\] = -1: expected >= held_start\[0\] = 0"),
         ("transfer_base_ticks", [[0, 0]], "transfer_base_ticks has shape"),
         ("release_tick", [0, 2**31], r"release_tick\[1\] = 2147483648"),
+        ("crowding_ticks", [[0, 0]], r"crowding_ticks has shape \(1, 2\): expected \[N, D\] = \(2, 2\)"),
+        ("crowding_ticks", [[0, 0], [-1, 0]], r"crowding_ticks\[1, 0\] = -1: expected 0\.\."),
+        ("crowding_ticks", [0, 0], "crowding_ticks has 1 dimensions: expected 2"),
+        ("uncrowded_calls", [1], r"uncrowded_calls has shape \(1,\): expected \[D\] = \(2,\)"),
+        ("uncrowded_calls", [1, -1], r"uncrowded_calls\[1\] = -1: expected 0\.\."),
+        ("uncrowded_calls", [1.5, 1], "uncrowded_calls has dtype float64: expected integers"),
     ],
 )
 def test_problem_refuses(field, value, message):
@@ -49,8 +57,72 @@ def test_problem_refuses(field, value, message):
 
 
 @pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ([(0, 2, 0)], r"edge_after\[0\] = 2: expected 0\.\.1"),
+        ([(-1, 1, 0)], r"edge_before\[0\] = -1: expected 0\.\.1"),
+        ([(0, 1, -1)], r"edge_lag\[0\] = -1: expected 0\.\."),
+        ([(0, 0, 0)], r"edges: calls \[0\] wait for one another: expected no cycle"),
+        ([(0, 1, 3), (1, 0, 3)], r"edges: calls \[0, 1\] wait for one another"),
+    ],
+)
+def test_edges_refused(edges, message):
+    with pytest.raises(ValueError, match=message):
+        make_problem([[1], [1]], [[1], [1]], edges=edges)
+
+
+def test_locked_calls_wait_for_no_one():
+    make_problem([[-1], [1]], [[1], [1]], locked=[0, -1], edges=[(0, 1, 0)])
+    with pytest.raises(ValueError, match=r"edge_after\[1\] = 0: expected a free call, this one is locked"):
+        make_problem([[-1], [1]], [[1], [1]], locked=[0, -1], edges=[(0, 1, 0), (1, 0, 0)])
+
+
+def test_edge_fields_have_one_length():
+    with pytest.raises(ValueError, match=r"edge_after has shape \(2,\): expected \[E\] = \(1,\)"):
+        replace(two_calls(), edge_before=np.array([0]), edge_after=np.array([1, 1]), edge_lag=np.array([0]))
+
+
+def test_caps_must_be_of_the_same_calls_and_workflows():
+    problem, nothing = two_calls(), np.zeros((2, 1), dtype=int)
+    with pytest.raises(ValueError, match=r"caps objective.tail_ticks has 1 entries: expected 2, one per call"):
+        replace(problem, caps=((Objective(nothing, nothing, [0], [0]), 3),))
+    with pytest.raises(ValueError, match="caps objective has 1 workflows: expected 2"):
+        replace(problem, caps=((Objective(nothing[:1], nothing[:1], [0, 0], [0, 0]), 3),))
+
+
+def test_crowding_by_hand():
+    # Three on D0, one more than the two at full speed: each takes 1 x its own ticks longer. One on D1: at full speed.
+    problem = make_problem([[1]] * 4, [[5, 5]] * 4, crowding=[[1, 9], [2, 9], [3, 9], [4, 9]], uncrowded=[2, 1])
+    assert problem.crowding(np.array([0, 0, 0, 1])).tolist() == [1, 2, 3, 0]
+    assert problem.crowding(np.array([0, 1, 0, 1])).tolist() == [0, 9, 0, 9]
+    assert problem.is_crowdable
+    assert not replace(problem, uncrowded_calls=np.array([4, 4])).is_crowdable
+    assert not make_problem([[1]], [[5]]).is_crowdable
+
+
+def test_topological_order_puts_parents_first_and_low_indices_next():
+    problem = make_problem([[1]] * 5, [[1]] * 5, edges=[(4, 0, 0), (0, 2, 0), (3, 2, 0)])
+    assert problem.topological.tolist() == [1, 3, 4, 0, 2]
+    assert make_problem([[1]] * 3, [[1]] * 3).topological.tolist() == [0, 1, 2]
+
+
+def test_only_fields_travel_and_they_arrive():
+    problem = make_problem([[1]] * 2, [[5]] * 2, crowding=[[2]] * 2, edges=[(0, 1, 3)])
+    assert problem.flat.wait_lag.tolist() == [3]
+    fresh = pickle.loads(pickle.dumps(problem))
+    assert "flat" not in vars(fresh)
+    assert fresh.edge_lag.tolist() == [3]
+    assert fresh.flat.crowding.tolist() == [[2], [2]]
+
+
+@pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("due_tick", [0], "objective.due_tick has 1 entries: expected 2"),
+        ("late_weight", [[1, 1]], "objective.late_weight has 2 dimensions: expected 1"),
+        ("late_weight", [1, -1], r"objective.late_weight\[1\] = -1: expected 0\.\."),
+        ("late_weight", [1, 2**51], r"objective.late_weight\[1\] = "),
+        ("due_tick", [-(2**51), 0], r"objective.due_tick\[0\] = "),
         ("slope", [[-1], [1]], r"objective.slope\[0, 0\] = -1: expected 0\.\."),
         ("slope", [[2**51], [1]], r"objective.slope\[0, 0\]"),
         ("intercept", [[0, 0], [0, 0]], "objective.intercept has shape"),
@@ -113,6 +185,26 @@ def test_power_stays_straight_beyond_its_range():
     assert slope == pytest.approx(8 * 4**7 * 10**6 / 1000, rel=1e-3)
 
 
+def test_late_count_by_hand():
+    # Due when elapsed + F > 2 * horizon: after 1500 and after 8000.
+    objective = late_count([500, 0], [1000, 4000], [0, 0], alpha=2.0, weight=[1, 7])
+    assert objective.due_tick.tolist() == [1500, 8000]
+    assert [objective.workflow_cost(0, tick) for tick in (0, 1500, 1501)] == [0, 0, 1]
+    assert [objective.workflow_cost(1, tick) for tick in (8000, 8001)] == [0, 7]
+    assert late_count([500, 0], [1000, 4000], [0, 0], alpha=2.0).late_weight.tolist() == [1, 1]
+    assert objective.latest_finish(0, 0) == 1500
+    assert objective.latest_finish(0, 1) is None
+    assert objective.latest_finish(1, 6) == 8000
+
+
+def test_a_step_comes_on_top_of_the_pieces():
+    # max(F, 2 F - 10) and 5 more after 8: 8 at 8, 14 at 9, 15 at 10, 17 at 11.
+    nothing = np.zeros(1, dtype=int)
+    objective = Objective([[1, 2]], [[0, -10]], nothing, nothing, due_tick=[8], late_weight=[5])
+    assert [objective.workflow_cost(0, tick) for tick in (8, 9, 10, 11)] == [8, 14, 15, 17]
+    assert [objective.latest_finish(0, limit) for limit in (7, 8, 13, 14, 16, 17)] == [7, 8, 8, 9, 10, 11]
+
+
 def test_stretch_objectives_by_hand():
     # Slopes 10^9 / 1000 = 10^6 and 10^9 / 4000 = 250,000.
     ages = [500, 0], [1000, 4000], [0, 0]
@@ -131,6 +223,8 @@ def test_stretch_objectives_by_hand():
         lambda: power([0, 0], [5], [0]),
         lambda: power([0], [5], [0], k=0.5),
         lambda: tardiness([0], [5], [0], alpha=0),
+        lambda: late_count([0], [5], [0], alpha=0),
+        lambda: late_count([0], [5], [0], alpha=1, weight=-1),
         lambda: total_stretch([0], [5], [0], scale=0),
     ],
 )
@@ -144,13 +238,19 @@ def test_constructors_refuse(call):
     st.integers(0, 20),
     st.integers(0, 20),
     st.integers(-30, 90),
+    st.integers(-5, 30),
+    st.integers(0, 20),
 )
-def test_live_pieces_and_latest_finish(pieces, low, width, limit):
+def test_live_pieces_and_latest_finish(pieces, low, width, limit, due, weight):
     slope, intercept = np.array(pieces).T[:, None, :]
-    objective = Objective(slope, intercept, np.zeros(1, dtype=int), np.zeros(1, dtype=int))
+    nothing = np.zeros(1, dtype=int)
+    convex = Objective(slope, intercept, nothing, nothing)
+    objective = replace(convex, due_tick=[due], late_weight=[weight])
     live = objective.live_pieces(0, low, low + width)
-    costs = [objective.workflow_cost(0, tick) for tick in range(low, low + width + 1)]
+    costs = [convex.workflow_cost(0, tick) for tick in range(low, low + width + 1)]
     assert [max(a * tick + b for a, b in live) for tick in range(low, low + width + 1)] == costs
+    late = [objective.workflow_cost(0, tick) - cost for tick, cost in enumerate(costs, low)]
+    assert late == [weight * (tick > due) for tick in range(low, low + width + 1)]
     # Each live piece is needed somewhere.
     assert all(any(a * t + b == f for t, f in zip(range(low, low + width + 1), costs, strict=True)) for a, b in live)
     latest = objective.latest_finish(0, limit)
@@ -177,3 +277,10 @@ def test_cost_counts_every_part():
     assert cost(problem, decision) == 28 + 4 + 47
     largest = replace(problem, objective=replace(problem.objective, aggregate="max"))
     assert cost(largest, decision) == 28 + 47
+    # Late after 10 and after 4: workflow 0 pays 100 more, workflow 1 is just on time.
+    late = replace(problem, objective=replace(problem.objective, due_tick=[10, 4], late_weight=[100, 100]))
+    assert cost(late, decision) == 28 + 100 + 4 + 47
+    assert cost(problem, decision, late.objective) == 28 + 100 + 4 + 47
+    # Three on the replica, 2 ticks more each: 9, 11, 6 and F = 13, 6: max(26, 34) + 6 + 9 + 60.
+    crowded = replace(problem, crowding_ticks=np.ones((3, 1), dtype=int), uncrowded_calls=np.array([1]))
+    assert cost(crowded, decision) == 34 + 6 + 9 + 60

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from epoch_problems import make_problem, random_problem
+from epoch_problems import FEATURES, hint_within_caps, make_problem, random_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hexsolve_models import Decision, earliest_finish, violations
+from hexsolve_models import Decision, Objective, violations
 
 
 def problem():
@@ -84,12 +84,55 @@ def test_held_kv_alone_breaks_no_rule():
     assert violations(over, late) == []
 
 
-@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(-3, 3), st.integers(0, 5), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_agrees_with_a_count_of_every_tick(seed, num_calls, shift, moved_call, is_prefill):
+def crowded():
+    # Two calls, own prefill replicas, one decode replica of 10 blocks: 4 ticks alone, 7 for two. 5 blocks each.
+    return make_problem([[1, -1], [-1, 1]], [[4]] * 2, kv=[6, 6], capacity=[10], crowding=[[3]] * 2)
+
+
+def starts(*decode_start, prefill_start=(0, 0)):
+    return Decision(np.array([0, 1]), np.array([0, 0]), np.array(prefill_start), np.array(decode_start))
+
+
+def test_company_holds_kv_for_longer():
+    # The first is done at 1 + 7 = 8, not at 1 + 4.
+    assert violations(crowded(), starts(1, 8)) == []
+    assert violations(crowded(), starts(1, 7)) == ["KV capacity: 12 > 10 blocks on decode replica 0 at 7, calls 0, 1"]
+    alone = replace(crowded(), uncrowded_calls=np.array([2]))
+    assert violations(alone, starts(1, 5)) == []
+    assert violations(alone, starts(1, 4)) == ["KV capacity: 12 > 10 blocks on decode replica 0 at 4, calls 0, 1"]
+
+
+def test_children_wait_for_finish_and_lag():
+    # Call 0 is done at 1 + 7 = 8; call 1 may prefill from 8 + 2 on.
+    family = replace(crowded(), edge_before=np.array([0]), edge_after=np.array([1]), edge_lag=np.array([2]))
+    assert violations(family, starts(1, 11, prefill_start=(0, 10))) == []
+    assert violations(family, starts(1, 10, prefill_start=(0, 9))) == ["edge: call 1 starts at 9, 2 after call 0 is 10"]
+
+
+def test_caps_are_limits_on_other_costs():
+    # Finishes 8 and 15: 23 in all, one of them after 10.
+    nothing = np.zeros((2, 1), dtype=int)
+    punctual = Objective(nothing, nothing, nothing[:, 0], nothing[:, 0], due_tick=[10, 10], late_weight=[4, 5])
+    capped = replace(crowded(), caps=((crowded().objective, 23), (punctual, 5)))
+    assert violations(capped, starts(1, 8)) == []
+    assert violations(capped, starts(1, 9)) == ["cap 0: costs 24, at most 23"]
+    stricter = replace(capped, caps=((capped.objective, 22), (punctual, 4)))
+    assert violations(stricter, starts(1, 8)) == ["cap 0: costs 23, at most 22", "cap 1: costs 5, at most 4"]
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 6),
+    st.integers(-3, 3),
+    st.integers(0, 5),
+    st.booleans(),
+    st.sets(st.sampled_from(FEATURES)),
+)
+@settings(max_examples=200)
+def test_agrees_with_a_count_of_every_tick(seed, num_calls, shift, moved_call, is_prefill, features):
     """Shift one start of an allowed decision and compare with the rules spelled out tick by tick."""
-    epoch = random_problem(seed, num_calls)
-    allowed = earliest_finish(epoch, np.arange(num_calls))
+    epoch = random_problem(seed, num_calls, features=features)
+    allowed = hint_within_caps(epoch)
     field = "prefill_start" if is_prefill else "decode_start"
     starts = getattr(allowed, field).copy()
     c = moved_call % num_calls
@@ -100,9 +143,19 @@ def test_agrees_with_a_count_of_every_tick(seed, num_calls, shift, moved_call, i
 
 
 def every_tick_is_fine(epoch, decision):
-    arrival, finish = decision.arrival(epoch), decision.decode_finish(epoch)
+    arrival, calls = decision.arrival(epoch), np.arange(epoch.num_calls)
+    together = (decision.decode[:, None] == decision.decode).sum(axis=0)
+    excess = np.clip(together - epoch.uncrowded_calls[decision.decode], 0, None)
+    ticks = epoch.decode_ticks[calls, decision.decode] + excess * epoch.crowding_ticks[calls, decision.decode]
+    finish = decision.decode_start + ticks
     if (decision.decode_start < arrival).any():
         return False
+    if (decision.prefill_start[epoch.edge_after] - epoch.edge_lag < finish[epoch.edge_before]).any():
+        return False
+    for objective, limit in epoch.caps:
+        last = [(finish + objective.tail_ticks)[epoch.workflow == w].max() for w in range(epoch.num_workflows)]
+        if objective.late_weight[last > objective.due_tick].sum() > limit:  # caps drawn at random are steps alone
+            return False
     for tick in range(int(finish.max()) + 1):
         for p in range(epoch.num_prefill):
             end = decision.prefill_start + epoch.prefill_ticks[:, p]
