@@ -180,11 +180,12 @@ class PlacementEngine:
         return placements(self.state, self._plan) if self._plan is not None else []
 
     def close(self) -> None:
-        """Stop the background thread, if there is one; a plan in the making is dropped, the fallback goes on."""
+        """Stop background threads and processes; a plan in the making is dropped, decisions go on without them."""
         self._pending = None
         self._closed = True
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+        getattr(self.policy, "close", _nothing)()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -268,7 +269,10 @@ def _rehearse(cluster: Cluster, policy: Policy) -> None:
     for i in range(3):
         workflow = state.workflow_open(0.0, str(i))
         state.call_ready(0.0, workflow, "", input_tokens=64, predicted_output_tokens=8)
-    _attempt(copy.deepcopy(policy), state.snapshot(0.0))
+    rehearsed = copy.deepcopy(policy)
+    for _ in range(2):  # the second time an earlier plan is carried over
+        _attempt(rehearsed, state.snapshot(0.0))
+    getattr(rehearsed, "close", _nothing)()
 
 
 def _nothing() -> None:

@@ -28,6 +28,7 @@ class Row:
 
 
 _SEARCH_ONLY = (Step(LOCAL_SEARCH),)
+_SHORT_MS = 12.0
 PORTFOLIO = (
     Row(8, 15.0, (Step(LOCAL_SEARCH, 0.2), Step("cpsat_full"))),
     Row(16, 100.0, (Step(LOCAL_SEARCH, 0.3), Step("cpsat_full"))),
@@ -35,12 +36,15 @@ PORTFOLIO = (
 )
 
 
+_SHORT = (Step(LOCAL_SEARCH, 0.8),)  # the rest is for the bound
+
+
 def steps_for(num_calls: int, budget_ms: float | None) -> tuple[Step, ...]:
     """Steps in order. Without a wall-clock budget (None) the ones of the largest."""
     for row in PORTFOLIO:
         if num_calls <= row.max_calls and (budget_ms is None or budget_ms >= row.min_budget_ms):
             return row.steps
-    return _SEARCH_ONLY
+    return _SEARCH_ONLY if budget_ms is None or budget_ms >= _SHORT_MS else _SHORT
 
 
 def may_use_workers(budget_ms: float, steps: Sequence[Step | str] | None) -> bool:

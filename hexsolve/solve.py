@@ -120,6 +120,8 @@ NATIVE_STATUS = {
 }
 
 _END_MS = 0.3  # for returning the result
+_BOUND_FIRST_MS = 12.0  # below this budget the search comes first, and the bound if there is time left
+_BOUND_MS, _BOUND_CALL_MS = 0.5, 0.015  # what a bound takes: fixed, and per call
 _PATIENCE_S = 1.0  # how long a late worker may take to come back before it is replaced
 _WORKER_TRIP_MS = 1.0  # there and back
 
@@ -174,7 +176,9 @@ def solve(
         run.offer(HINT, decision)
     if run.best is None:
         run.offer(LIST, earliest_finish(problem, problem.topological, compiled=True))
-    run.raise_bound("bounds", lower_bound(problem))
+    is_tight = budget_ms is not None and budget_ms < _BOUND_FIRST_MS and problem.num_calls > 0
+    if not is_tight:
+        run.raise_bound("bounds", lower_bound(problem))
     if run.is_proved:
         return run.result(StopReason(StopKind.CERTIFIED))
     for step in plan:
@@ -185,6 +189,8 @@ def solve(
         _take_turn(run, step.component, own, pool)
         if run.is_proved:
             return run.result(StopReason(StopKind.PROVED))
+    if is_tight:
+        _bound_last(run)
     if run.rejected:
         return run.result(StopReason(StopKind.REJECTED, "; ".join(run.rejected)))
     if not run.work:
@@ -196,6 +202,9 @@ def warm_up(*, with_natives: bool = True) -> None:
     """Load and compile everything `solve` needs in this process, so that the first budget is not spent on it."""
     import scipy.optimize  # noqa: F401
 
+    from hexsolve_models.warm import warm_up as warm_models
+
+    warm_models()
     components.warm_up(native=None if with_natives else False)
 
 
@@ -322,6 +331,17 @@ def _collect(run: _Run, component: str, job: Job, began_ms: float) -> None:
         if str(error).startswith(ModelError.__name__):
             raise ModelError(str(error)) from error
         run.work.append((component, 0.0, str(error)))
+
+
+def _bound_last(run: _Run) -> None:
+    """The bound if there is time for it, else the one that takes none: every workflow done at once."""
+    problem = run.problem
+    left_ms = run.left_ms()
+    if left_ms is not None and left_ms > _BOUND_MS + _BOUND_CALL_MS * problem.num_calls:
+        run.raise_bound("bounds", lower_bound(problem))
+        return
+    costs = [problem.objective.workflow_cost(w, 0) for w in range(problem.num_workflows)]
+    run.raise_bound("trivial", max(costs) if problem.objective.aggregate == "max" else sum(costs))
 
 
 def _as_steps(steps: Sequence[Step | str]) -> tuple[Step, ...]:

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 SolveFunction = Callable[..., Any]
 # Time to make a problem of a snapshot, judge decisions and project plans, in ms per call: base + by replica. At most
 # `_MAX_SHARE` of the budget goes there, or the problem gets fewer calls (RESULTS.md, anytime).
-_CALL_MS, _CALL_REPLICA_MS, _MAX_SHARE = 0.015, 0.0006, 0.4
+_CALL_MS, _CALL_REPLICA_MS, _MAX_SHARE = 0.02, 0.0006, 0.25
+_COMPARE_MS = 0.008  # per waiting call, to project and settle two plans
 _START_S = 30.0  # how long a rehearsal waits for workers to load their solvers
 
 
@@ -121,7 +122,7 @@ class SolverPolicy:
         greedy_cost = cost(problem, hint)
         carried = None if self._last is None else carry_over(snapshot, greedy, self._last)
         hints = [hint] if carried is None else [hint, index.decision_of(problem, carried)]
-        reserve_ms = 0.5 + 1.5 * greedy_ms  # to project and compare whole plans
+        reserve_ms = 0.5 + 1.5 * greedy_ms + _COMPARE_MS * len(greedy)  # to project and compare whole plans
         left_ms = max(0.0, self.budget_ms - 1e3 * (time.perf_counter() - started) - reserve_ms)
         result = (self.solve or _load_solve())(
             problem,
@@ -167,13 +168,14 @@ class SolverPolicy:
         if unusable:
             return greedy, receipt | {"outcome": unusable}
         optimal, price = result.status.name == "OPTIMAL", cost(problem, result.decision)
+        curve = StretchCost.around(snapshot, greedy, self.params.exponent)
+        before = projected_key(snapshot, greedy, curve)  # also where it is not needed: the rehearsal compiles it
         receipt |= {"objective": price, "gap": max(0.0, (price - result.bound) / price) if price > 0 else 0.0}
         if price >= greedy_cost:
             proved = optimal and price == greedy_cost
             return greedy, receipt | {"outcome": "greedy_optimal" if proved else "greedy_kept"}
         plan = index.to_plan(problem, result.decision, self.name)
-        curve = StretchCost.around(snapshot, greedy, self.params.exponent)
-        before, after = (projected_key(snapshot, p, curve) for p in (greedy, plan))
+        after = projected_key(snapshot, plan, curve)
         receipt |= {"projected_greedy": before[1], "projected": after[1]}
         if not after < before:
             return greedy, receipt | {"outcome": "greedy_kept"}
