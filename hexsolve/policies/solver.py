@@ -28,6 +28,7 @@ SolveFunction = Callable[..., Any]
 # Time to make a problem of a snapshot, judge decisions and project plans, in ms per call: base + by replica. At most
 # `_MAX_SHARE` of the budget goes there, or the problem gets fewer calls (RESULTS.md, anytime).
 _CALL_MS, _CALL_REPLICA_MS, _MAX_SHARE = 0.02, 0.0006, 0.25
+_FIXED_MS = 2.5  # of an epoch, whatever its size
 _COMPARE_MS = 0.008  # per waiting call, to project and settle two plans
 _START_S = 30.0  # how long a rehearsal waits for workers to load their solvers
 
@@ -152,7 +153,7 @@ class SolverPolicy:
         if self.deterministic is not None:
             return len(snapshot.waiting)
         replicas = len(snapshot.prefills) + len(snapshot.decodes)
-        return int(_MAX_SHARE * self.budget_ms / (_CALL_MS + _CALL_REPLICA_MS * replicas))
+        return int(_MAX_SHARE * (self.budget_ms - _FIXED_MS) / (_CALL_MS + _CALL_REPLICA_MS * replicas))
 
     def _judge(
         self,
