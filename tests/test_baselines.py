@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_states import adopt, busy_state, cluster, mixed_cluster, profile, push, ready, with_slots_shuffled
+from small_states import adopt, busy_state, cluster, mixed_cluster, profile, push, ready
 
 from hexsolve.adoption import objection
 from hexsolve.catalog import load_cluster
@@ -15,7 +15,7 @@ from hexsolve.errors import InputError
 from hexsolve.generate import generate
 from hexsolve.policies import POLICIES, build_policy
 from hexsolve.policies._history import Completed, History
-from hexsolve.policies.autellix import AutellixPlas, Levels
+from hexsolve.policies.autellix import AutellixAtlas, AutellixPlas, Levels
 from hexsolve.policies.cache_aware import CacheAware
 from hexsolve.policies.continuum import Continuum, best_pin_ms
 from hexsolve.policies.dynamo import Dynamo
@@ -78,9 +78,14 @@ def test_every_call_that_fits_somewhere_is_placed_and_the_plan_can_be_adopted(na
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=8)
 def test_numbers_of_rows_slots_and_workflows_mean_nothing(name, seed):
+    # Calls in service keep their order: by it the projection decides which of two overdue transfers comes first.
     state = busy(seed)
-    snapshot, shuffled = with_slots_shuffled(state, seed, state.clock_ms)
+    snapshot = state.snapshot(state.clock_ms)
     rng = np.random.default_rng(seed)
+    order = rng.permutation(len(snapshot.calls))
+    in_service = ~np.isin(order, snapshot.waiting)
+    order[in_service] = np.sort(order[in_service])
+    shuffled = replace(snapshot, calls=snapshot.calls[order], prefill_ms=snapshot.prefill_ms[order])
     for column in ("slot", "workflow"):
         numbers = rng.permutation(1 + int(shuffled.calls[column].max()))
         shuffled.calls[column] = numbers[shuffled.calls[column]]
@@ -166,12 +171,13 @@ def done(state, policy, slots, start_ms):
         state.call_done(start_ms + 132.0, slot, 10)
 
 
-@pytest.mark.parametrize(("name", "next_first"), [("autellix-plas", False), ("autellix-atlas", True)])
-def test_plas_adds_up_parallel_calls_and_atlas_takes_their_longest_path(name, next_first):
+@pytest.mark.parametrize(("build", "next_first"), [(AutellixPlas, False), (AutellixAtlas, True)])
+def test_plas_adds_up_parallel_calls_and_atlas_takes_their_longest_path(build, next_first):
     # A program's calls a and b run side by side for 20 + 12 + 100 = 132 ms each. Then its next call and the first call
-    # of another program wait. PLAS: 264 ms are level 1, behind the other's 0. ATLAS: b stands after a's prefill in the
-    # standalone schedule, so the path is 20 + 132 = 152 ms: level 0, like the other; first come, first served.
-    policy = build_policy(name)
+    # of another program wait. Levels begin at 0, 250, ... ms. PLAS: 264 ms are level 1, behind the other's 0. ATLAS: b
+    # stands after a's prefill in the standalone schedule, so the path is 20 + 132 = 152 ms: level 0, like the other;
+    # first come, first served.
+    policy = build(levels=Levels(count=8, first_ms=250.0))
     state = ClusterState(cluster((profile(), profile()), (profile(),)))
     program = state.workflow_open(0.0, "program")
     slots = [ready(state, workflow=program, name=name, tokens=(100, 10)) for name in "ab"]
@@ -327,8 +333,8 @@ def three_decodes(tokens):
         (LlumnixPd(tpot_scale=1.8), (10, 10), 2),  # below 0.85·18 = 15.3 ms: the slowest of all three
         (LlumnixPd(tpot_scale=1.5), (10, 10), 1),  # below 12.75 ms
         (LlumnixPd(tpot_scale=1.1), (10, 10), 0),  # below 9.35 ms is none: the fastest
-        (Splitwise(), (10, 10), 1),  # (50 + 10)·10 = 600, 10·12 = 120, 10·14 = 140
-        (Splitwise(), (10, 500), 0),  # (50 + 500)·10 = 5500, 500·12 = 6000
+        (Splitwise(), (10, 10), 1),  # (50 + 10)/2·10 = 300, 10·12 = 120, 10·14 = 140
+        (Splitwise(), (10, 500), 0),  # (50 + 500)/2·10 = 2750, 500·12 = 6000
     ],
     ids=lambda value: getattr(value, "name", None),
 )

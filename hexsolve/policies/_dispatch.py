@@ -38,11 +38,13 @@ class Loads:
     Attributes
     ----------
     prefill_calls, prefill_tokens : int64 [P], calls that wait there or are in prefill, and their prompts.
-    decode_blocks, decode_tokens : int64 [D], KV blocks and predicted output tokens of every call bound there.
+    decode_calls, decode_blocks, decode_tokens : int64 [D], calls in any stage that are bound there, their KV blocks and
+        predicted output tokens.
     """
 
     prefill_calls: Ints
     prefill_tokens: Ints
+    decode_calls: Ints
     decode_blocks: Ints
     decode_tokens: Ints
 
@@ -58,6 +60,7 @@ class Loads:
         return Loads(
             np.bincount(at["prefill"], minlength=num_prefill),
             np.bincount(at["prefill"], at["input_tokens"], num_prefill).astype(np.int64),
+            np.bincount(behind["decode"], minlength=num_decode),
             np.bincount(behind["decode"], behind["kv_blocks"], num_decode).astype(np.int64),
             np.bincount(behind["decode"], behind["predicted_tokens"], num_decode).astype(np.int64),
         )
@@ -66,6 +69,7 @@ class Loads:
         """One more call goes to (p, d)."""
         self.prefill_calls[p] += 1
         self.prefill_tokens[p] += call["input_tokens"]
+        self.decode_calls[d] += 1
         self.decode_blocks[d] += call["kv_blocks"]
         self.decode_tokens[d] += call["predicted_tokens"]
 

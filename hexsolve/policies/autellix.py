@@ -31,8 +31,8 @@ LONG_PROMPT_TOKENS = 2048  # §5
 class Levels:
     """K levels with bounds first_ms·2^k; β = wait over service that brings a program to the top. All > 0."""
 
-    count: int = 8
-    first_ms: float = 250.0
+    count: int = 2
+    first_ms: float = 1000.0
     beta: float = 4.0
 
     def __post_init__(self) -> None:

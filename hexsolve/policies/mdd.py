@@ -21,7 +21,7 @@ from hexsolve.snapshot import Snapshot
 class Mdd:
     """Increasing modified due date. `alpha` is the SLO scale of the due date, > 0."""
 
-    alpha: float = 2.0
+    alpha: float = 3.0
     name: str = "mdd"
     replans: bool = True
 

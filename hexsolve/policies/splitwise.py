@@ -3,9 +3,9 @@
 Source: Splitwise (ISCA '24) §4.2, cluster-level scheduler: join the shortest queue by pending tokens. Label: adapted.
 Fast machines for prompts and others for tokens is what the cluster's pools already are. First come, first served.
 
-Deviations: the pools are fixed, there is no mixed pool; with `by_time` pending tokens count in the time that replica
-needs for them and the call's own (its machines of one pool are equal, here they are not), `by_time=False` is the plain
-rule.
+Deviations: the pools are fixed, there is no mixed pool; with `by_time` a queue counts in the time that replica needs
+for it and the call's own tokens, decoded as one batch (the paper's machines of one pool are equal, here they are not);
+`by_time=False` is the plain rule.
 """
 
 from dataclasses import dataclass
@@ -36,5 +36,5 @@ class Splitwise:
             p = int(np.argmin(np.where(up, loads.prefill_tokens, np.inf)))
             return p, int(np.argmin(np.where(outlook.fits, loads.decode_tokens, np.inf)))
         p = int(np.argmin(outlook.free_ms + outlook.prefill_ms))
-        pending_ms = (loads.decode_tokens + outlook.call["predicted_tokens"]) * outlook.token_ms(p)
-        return p, int(np.argmin(pending_ms))
+        steps = (loads.decode_tokens + outlook.call["predicted_tokens"]) / (loads.decode_calls + 1)
+        return p, int(np.argmin(steps * outlook.token_ms(p)))
