@@ -184,7 +184,7 @@ class Scene:
         for name in names[shift:] + names[:shift]:
             time.sleep(_PAUSE_S)
             answer = bench.methods[name](self.problem, self.hint, budget_ms)
-            more = self.decisions(bench.policy(budget_ms)) if name == PORTFOLIO else {}
+            more = self.decisions(bench.policy(budget_ms, self.snapshot)) if name == PORTFOLIO else {}
             yield self.row(name, budget_ms, answer, **more)
 
     def decisions(self, policy: SolverPolicy) -> dict[str, Any]:
@@ -206,17 +206,23 @@ class Bench:
 
     def __init__(self, only: Sequence[str] | None) -> None:
         warm_up()
-        self._pool = WorkerPool(1, warm_up="hexsolve.components:warm_up")
+        self._pool = WorkerPool(1, warm_up="hexsolve.components:warm_up_natives")
         self._pool.wait(_START_S)
         self._policies: dict[float, SolverPolicy] = {}
         self.methods = {name: method for name, method in methods(self._pool).items() if only is None or name in only}
 
-    def policy(self, budget_ms: float) -> SolverPolicy:
-        """The policy of this budget, its workers up."""
+    def policy(self, budget_ms: float, rehearsal: Snapshot) -> SolverPolicy:
+        """The policy of this budget, its workers up; its first plan is made for nothing."""
         if budget_ms not in self._policies:
             self._policies[budget_ms] = SolverPolicy(budget_ms=budget_ms)
             self._policies[budget_ms].warm_up()
+            self._policies[budget_ms].plan(rehearsal)
         return self._policies[budget_ms]
+
+    def rehearse(self, scene: "Scene") -> None:
+        """Let every method answer once for nothing: it may load or compile something yet."""
+        for method in self.methods.values():
+            method(scene.problem, scene.hint, _OFTEN_MS)
 
     def close(self) -> None:
         """End the workers."""
@@ -241,8 +247,10 @@ def measure(plan: Plan, path: Path, *, epochs: Iterable[Epoch] | None = None) ->
 
 def _rows(plan: Plan, bench: Bench, epochs: Iterable[Epoch], started: float) -> Iterator[Row]:
     turn = 0
-    for epoch in epochs:
+    for position, epoch in enumerate(epochs):
         scene = Scene.of(epoch)
+        if position == 0:
+            bench.rehearse(scene)
         gc.collect()
         yield from scene.fixed(plain=plan.only is None or PLAIN in plan.only)
         for budget_ms in plan.budgets_ms:

@@ -39,7 +39,7 @@ CASES = (
 def proof(smoke: bool) -> Rows:
     warm_up()
     rows: Rows = []
-    with WorkerPool(1, warm_up="hexsolve.components:warm_up") as pool:
+    with WorkerPool(1, warm_up="hexsolve.components:warm_up_natives") as pool:
         pool.wait(30.0)
         for case in CASES[:1] + CASES[3:4] if smoke else CASES:
             by_replicas = {8: committed()[:2]} if smoke else {n: _epochs(case.waiting, n) for n in REPLICAS}
@@ -88,16 +88,14 @@ def late_counting(scene: Scene) -> Problem:
     α is 2, or the median of greedy's projected stretches where fewer than a tenth or more than nine tenths of them are
     beyond 2: elsewhere there is little to decide.
     """
-    calls = scene.snapshot.calls[scene.snapshot.waiting[scene.positions]]
-    num = scene.problem.num_workflows
-    elapsed, horizon = np.zeros(num, dtype=np.int64), np.ones(num, dtype=np.int64)
-    elapsed[scene.problem.workflow] = np.ceil(np.maximum(0.0, scene.snapshot.now_ms - calls["arrival_ms"]))
-    horizon[scene.problem.workflow] = np.ceil(calls["horizon_ms"])
-    finish = np.zeros(num)
-    np.maximum.at(finish, scene.problem.workflow, scene.hint.decode_finish(scene.problem))
-    stretches = (elapsed + finish) / horizon
+    problem, snapshot = scene.problem, scene.snapshot
+    calls, tail_ticks = snapshot.calls[snapshot.waiting[scene.positions]], problem.objective.tail_ticks
+    elapsed, whole = np.zeros(problem.num_workflows, dtype=np.int64), np.ones(problem.num_workflows, dtype=np.int64)
+    elapsed[problem.workflow] = np.ceil(np.maximum(0.0, snapshot.now_ms - calls["arrival_ms"]))
+    whole[problem.workflow] = np.ceil(calls["whole_ms"])
+    finish = np.zeros(problem.num_workflows)
+    np.maximum.at(finish, problem.workflow, scene.hint.decode_finish(problem) + tail_ticks)
+    stretches = (elapsed + finish) / whole
     is_contested = 0.1 <= np.mean(stretches > _ALPHA) <= 0.9
     alpha = _ALPHA if is_contested else float(np.median(stretches))
-    return replace(
-        scene.problem, objective=late_count(elapsed, horizon, np.zeros(len(calls), dtype=np.int64), alpha=alpha)
-    )
+    return replace(problem, objective=late_count(elapsed, whole, tail_ticks, alpha=alpha))

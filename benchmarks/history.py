@@ -104,6 +104,11 @@ class _Listener:
         self._note(slot, event)
         return slot
 
+    def workflow_declared(self, now_ms: float, workflow_slot: int, calls: Sequence[ev.DeclaredCall]) -> None:
+        event = ev.WorkflowDeclared(now_ms=now_ms, workflow_id=self._open[workflow_slot], calls=tuple(calls))
+        self._note(workflow_slot, event)
+        self._to.workflow_declared(now_ms, workflow_slot, calls)
+
     def workflow_close(self, now_ms: float, workflow_slot: int) -> None:
         del self._told[workflow_slot], self._open[workflow_slot]
         self._to.workflow_close(now_ms, workflow_slot)

@@ -16,10 +16,14 @@ from hexsolve.engine import PlacementEngine
 from hexsolve.sim import simulate
 from hexsolve.snapshot import Snapshot
 from hexsolve.study import build_workload
+from hexsolve.study.hints import declare, typical_lengths
 from hexsolve.tables import DECODE, TRANSFER
 
 EXACT = ("stage", "input_tokens", "cached_tokens", "predicted_tokens", "restored_tokens", "kv_blocks", "step")
-CLOSE = ("ready_ms", "revealed_ms", "arrival_ms", "horizon_ms", "alone_start_ms", "alone_finish_ms", "service_ms")
+CLOSE = (
+    *("ready_ms", "revealed_ms", "arrival_ms", "horizon_ms", "whole_ms", "tail_ms"),
+    *("alone_start_ms", "alone_finish_ms", "service_ms"),
+)
 
 
 class _Watching(History):
@@ -37,11 +41,13 @@ class _Watching(History):
         return super().decide(now_ms)
 
 
-@pytest.mark.parametrize("source", ["text2sql", "coding"])
-def test_a_moment_told_again_is_the_moment(source: str, tmp_path: Any) -> None:
+@pytest.mark.parametrize(("source", "share_declared"), [("text2sql", 0.0), ("coding", 0.0), ("text2sql", 0.5)])
+def test_a_moment_told_again_is_the_moment(source: str, share_declared: float, tmp_path: Any) -> None:
     cluster = cluster_of(4, 4)
     watching = _Watching(PlacementEngine(cluster, "hexagent"), cluster)
-    simulate(cluster, build_workload(source, 24, 7, cluster=cluster, load=1.2), watching)
+    workload = build_workload(source, 24, 7, cluster=cluster, load=1.2)
+    declared = declare(workload, typical_lengths(workload.workflows), share=share_declared)
+    simulate(cluster, workload, watching, declared=declared)
     assert len(watching.kept) >= 5
     for live, events in watching.kept:
         path = tmp_path / "moment.json"
