@@ -5,8 +5,10 @@ pictures of a study.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from io import BytesIO
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -247,9 +249,15 @@ def _in(setting: str) -> str:
 
 
 def _file_name(*parts: str) -> str:
-    """Letters, digits, dots and dashes; the base setting is not named."""
-    words = "-".join(part for part in parts if part != "base").replace("ρ", "rho").replace("/s", "-per-s")
-    return "".join(c if c.isascii() and (c.isalnum() or c in ".-") else "-" for c in words) + ".png"
+    """Letters, digits, dots, plus signs and single dashes; the base setting is not named.
+
+    A digest of the parts follows where a sign is lost that may tell two names apart.
+    """
+    text = "-".join(part for part in parts if part != "base")
+    words = text.replace("ρ", "rho").replace("/s", "-per-s").replace(" -", " minus-").replace("%", "percent")
+    name = re.sub(r"[^A-Za-z0-9.+]+", "-", words).strip("-")
+    lost = re.search(r"[^A-Za-z0-9.+ -]", words)
+    return f"{name}-{blake2b(text.encode(), digest_size=3).hexdigest()}.png" if lost else f"{name}.png"
 
 
 def _png(figure: "Figure") -> bytes:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hexsolve.catalog import load_cluster
+from hexsolve.catalog import instances_dir, load_cluster
 from hexsolve.cli.app import app
 from hexsolve.errors import InputError
 from hexsolve.plot_slo import Style, plot_along, plot_attainments, study_pictures
@@ -73,6 +74,11 @@ def tiny(**changes: object) -> Study:
 
 def without_wall(row: Row) -> Row:
     return msgspec.structs.replace(row, **dict.fromkeys(WALL, 0.0))
+
+
+def a_row_of(cell: Cell, row: Row) -> Row:
+    """Without wall times and key: two processes agree on keys only while nobody edits the sources in between."""
+    return msgspec.structs.replace(without_wall(row), key=cell.label)
 
 
 def hexsolve(*args: str) -> Result:
@@ -196,7 +202,7 @@ pool.close()
     assert done.stdout.splitlines()[0] == "(0, 9)"
     assert "Crash(" in done.stdout
     there = msgspec.json.decode((tmp_path / "rows.json").read_bytes(), type=list[Row])
-    assert [without_wall(row) for row in there] == [without_wall(row) for _, row in here]
+    assert [a_row_of(cell, row) for cell, row in zip(cells, there, strict=True)] == [a_row_of(*item) for item in here]
 
 
 def test_without_ray_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -500,6 +506,19 @@ def test_variants_carry_engine_options_of_their_own() -> None:
     assert by_label["solver-20"].policy == "solver"
 
 
+def test_the_study_file_of_the_docs_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "study.md").read_text()
+    (tmp_path / "docs.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    (tmp_path / "my-cluster.toml").write_text((instances_dir() / "clusters" / "demo.toml").read_text())
+    (tmp_path / "my-trace.jsonl").touch()
+    study = read_study(tmp_path / "docs.toml")
+    places = {cell.place.identity for cell in expand(study, "docs", tmp_path)}
+    # The two clusters are one by content; two workloads, four loads, two settings.
+    assert len(places) == 2 * 4 * 2
+    fields = {name for setting in study.settings for name in setting.__struct_fields__ if getattr(setting, name)}
+    assert fields | {"prefix_reuse"} == set(Setting.__struct_fields__)
+
+
 def test_files_are_found_beside_the_config(tmp_path: Path) -> None:
     call = {"request_id": "a", "input_length": 500, "output_length": 20}
     lines = [json.dumps({"workflow_id": f"w{i}", "arrival_ms": 40.0 * i, "calls": [call]}) for i in range(3)]
@@ -673,6 +692,19 @@ def test_pictures_show_every_policy_with_its_own_look() -> None:
     assert set(study_pictures(comparisons)) == {"attainment-demo-text2sql.png", "ladder-demo.png"}
     many = Style.of([str(number) for number in range(28)])
     assert len(set(many.looks.values())) == 28
+
+
+def test_every_picture_has_a_file_of_its_own() -> None:
+    names = [setting["name"] for setting in PRESETS["sensitivity"]["settings"]] + ["a/b", "a:b", "ä", "ö"]
+    found = [
+        (replace(cell, place=replace(cell.place, setting=Setting(name=name))), row)
+        for name in names
+        for cell, row in by_hand({"hexagent": {1: [1.0, 2.0]}})
+    ]
+    pictures = study_pictures(compare(found, "hexagent"))
+    assert len(pictures) == len(names) + 1
+    assert "attainment-demo-text2sql-A100-minus-25-percent.png" in pictures
+    assert all(re.fullmatch(r"[A-Za-z0-9.+-]+\.png", name) for name in pictures)
 
 
 def test_a_place_where_all_failed_still_has_a_picture() -> None:

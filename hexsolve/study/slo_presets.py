@@ -61,6 +61,37 @@ PRESETS: dict[str, dict[str, Any]] = {
             }
         ],
     },
+    "sensitivity": {
+        "name": "sensitivity",
+        "policies": _POLICIES,
+        "num_seeds": 5,
+        "grids": [
+            {
+                "clusters": ["hetero-1-llama-70b"],
+                "workloads": ["text2sql", "coding"],
+                "workflows": 200,
+                "rho": [1.0],
+            }
+        ],
+        "settings": [
+            {"name": "base"},
+            {"name": "A100 -25 %", "gpu_speed": {"A100": 0.75}},
+            {"name": "A100 +25 %", "gpu_speed": {"A100": 1.25}},
+            {"name": "H200 -25 %", "gpu_speed": {"H200": 0.75}},
+            {"name": "H200 +25 %", "gpu_speed": {"H200": 1.25}},
+            {"name": "bare kernels", "kappa_prefill": 1.0, "kappa_decode": 1.0, "ttft_overhead_ms": 0.0},
+            {"name": "TCP", "bandwidth_gb_s": 1.25, "link_latency_ms": 6.0},
+            {"name": "tight KV", "kv_scale": 0.1},
+            {"name": "error 10 %", "predictor": "noisy:0.1"},
+            {"name": "error 30 %", "predictor": "noisy:0.3"},
+            {"name": "error 60 %", "predictor": "noisy:0.6"},
+            {"name": "late 10 ms", "reaction_ms": 10.0},
+            {"name": "late 50 ms", "reaction_ms": 50.0},
+            {"name": "late 200 ms", "reaction_ms": 200.0},
+            {"name": "no prefixes", "prefix_reuse": False},
+            {"name": "decode fails", "failure": {"role": "decode", "index": 7, "at": 0.5, "down_for_s": 30.0}},
+        ],
+    },
     "quick": {
         "name": "quick",
         "policies": _POLICIES,
