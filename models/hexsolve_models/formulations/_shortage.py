@@ -33,12 +33,17 @@ def shortages(problem: Problem, windows: Windows, y_options: npt.NDArray[np.bool
     y_options
         [N, D]: the decode replicas still open.
     """
-    steps = problem.flat
-    peak = np.maximum.reduceat(steps.held_use, steps.held_from[:-1])
+    peak = _held_peak(problem)
     in_need = np.flatnonzero(problem.kv_blocks @ y_options + peak > problem.kv_capacity)
     first, until = earliest_starts(problem, windows), np.array(windows.latest, dtype=np.int64)
     found = (_shortage(problem, until, first, d, np.flatnonzero(y_options[:, d])) for d in in_need.tolist())
     return [shortage for shortage in found if shortage is not None]
+
+
+def held_in_the_way(problem: Problem) -> npt.NDArray[np.bool_]:
+    """[N, D]: the call does not fit beside what is held at most, so held KV may delay its decode."""
+    in_the_way: npt.NDArray[np.bool_] = problem.kv_blocks[:, None] > problem.kv_capacity - _held_peak(problem)
+    return in_the_way
 
 
 def earliest_starts(problem: Problem, windows: Windows) -> Ints:
@@ -67,3 +72,9 @@ def _shortage(problem: Problem, until: Ints, first: Ints, d: int, calls: Ints) -
     changes = np.flatnonzero(np.diff(blocks, prepend=0))  # ends at 0 blocks: after the last window nothing is short
     rows = zip(ticks[changes].tolist(), ticks[changes[1:]].tolist(), blocks[changes].tolist(), strict=False)
     return Shortage(d, concerned.tolist(), [row for row in rows if row[2]])
+
+
+def _held_peak(problem: Problem) -> Ints:
+    steps = problem.flat
+    peak: Ints = np.maximum.reduceat(steps.held_use, steps.held_from[:-1])
+    return peak

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from ortools.sat.python import cp_model
 
 from hexsolve_models.decision import Decision
 from hexsolve_models.formulation import Formulation
-from hexsolve_models.formulations._cpsat_text import ModelText
+from hexsolve_models.formulations._cpsat_text import ALWAYS, ModelText
 from hexsolve_models.formulations._pieces import Pieces, live_pieces
-from hexsolve_models.formulations._shortage import Shortage, earliest_starts, shortages
+from hexsolve_models.formulations._shortage import Shortage, earliest_starts, held_in_the_way, shortages
 from hexsolve_models.objective import Ints, Objective
-from hexsolve_models.problem import Problem
+from hexsolve_models.problem import RATE_BLOCKS, Problem
 from hexsolve_models.windows import Options, Windows, options, time_windows
 
 NATIVE = "cpsat"
@@ -31,14 +30,15 @@ class Choice:
     options: list[int]
     literals: list[int]
 
-    def presence(self, i: int) -> int | None:
-        return self.literals[i] if self.literals else None
+    def presence(self, i: int) -> int:
+        """The literal that the call goes to options[i], or `ALWAYS`."""
+        return self.literals[i] if self.literals else ALWAYS
 
-    def weighted(self, factors: list[int]) -> tuple[list[int], list[int], int]:
-        """sum_i factors[i] * [options[i] is chosen] as variables, factors and constant."""
+    def minus(self, factors: list[int]) -> tuple[list[int], list[int], int]:
+        """-sum_i factors[i] * [options[i] is chosen] as literals and factors, and a constant for the other side."""
         if self.literals:
-            return self.literals, factors, 0
-        return [], [], factors[0] if factors else 0
+            return self.literals, [-factor for factor in factors], 0
+        return [], [], factors[0]
 
 
 @dataclass(slots=True)
@@ -96,9 +96,9 @@ def build(
     prefill_not_before(model, v, problem)
     children_after_parents(model, v, problem)
     crowding_counts(model, v, problem)
-    decode_not_before(model, v, problem, windows)
+    decode_not_before(model, v, problem, windows, y_options)
     decode_within_kv(model, v, problem, shortages(problem, windows, y_options))
-    decode_after_arrival(model, v, problem)
+    decode_after_arrival(model, v, problem, x_options, y_options)
     finish_of_call(model, v, problem)
     minimise_cost(model, v, problem, windows)
     within_caps(model, v, problem, windows)
@@ -120,10 +120,11 @@ def create_variables(
     shortest_decode = np.where(y_options, problem.decode_ticks, UNREACHED).min(axis=1).tolist()
     shortest_prefill = np.where(x_options, problem.prefill_ticks, UNREACHED).min(axis=1).tolist()
     release, earliest = problem.release_tick.tolist(), windows.alone.finish.tolist()
+    x_open, y_open = x_options.tolist(), y_options.tolist()
     for c, latest in enumerate(windows.latest):
         last_start = latest - shortest_decode[c]
-        v.x.append(_choice(model, x_options[c]))
-        v.y.append(_choice(model, y_options[c]))
+        v.x.append(_choice(model, x_open[c]))
+        v.y.append(_choice(model, y_open[c]))
         v.t.append(model.integer(release[c], last_start))
         v.f.append(model.integer(earliest[c], latest))
         v.s.append(model.integer(release[c], last_start - shortest_prefill[c]) if v.x[c].options else -1)
@@ -138,22 +139,23 @@ def one_replica_each(model: ModelText, v: Variables) -> None:
 
 def prefill_one_at_a_time(model: ModelText, v: Variables, problem: Problem) -> None:
     """No overlap of [s[c], s[c] + prefill_ticks[c,p]) over the c with x[c,p]."""
-    queues: dict[int, list[tuple[int, int, int | None]]] = {}
+    ticks = problem.prefill_ticks.tolist()
+    queues: list[list[tuple[int, int, int]]] = [[] for _ in range(problem.num_prefill)]
     for c, choice in enumerate(v.x):
         for i, p in enumerate(choice.options):
-            queues.setdefault(p, []).append((v.s[c], int(problem.prefill_ticks[c, p]), choice.presence(i)))
-    for queue in queues.values():
+            queues[p].append((v.s[c], ticks[c][p], choice.presence(i)))
+    for queue in queues:
         if len(queue) > 1:
             model.no_overlap([model.interval(*interval) for interval in queue])
 
 
 def prefill_not_before(model: ModelText, v: Variables, problem: Problem) -> None:
     """s[c] >= sum_p max(release[c], free[p]) * x[c,p]."""
-    for c, (start, choice) in enumerate(zip(v.s, v.x, strict=True)):
+    opens = np.maximum(problem.prefill_free_tick, problem.release_tick[:, None]).tolist()
+    for start, choice, first in zip(v.s, v.x, opens, strict=True):
         if choice.options:
-            opens = np.maximum(problem.prefill_free_tick[choice.options], problem.release_tick[c])
-            variables, factors, constant = choice.weighted(opens.tolist())
-            model.row([start, *variables], [1, *(-factor for factor in factors)], constant)
+            literals, factors, constant = choice.minus([first[p] for p in choice.options])
+            model.row([start, *literals], [1, *factors], constant)
 
 
 def children_after_parents(model: ModelText, v: Variables, problem: Problem) -> None:
@@ -174,12 +176,12 @@ def crowding_counts(model: ModelText, v: Variables, problem: Problem) -> None:
             model.row([v.e[d], *literals], [1] + [-1] * len(literals), bound - uncrowded)
 
 
-def decode_not_before(model: ModelText, v: Variables, problem: Problem, windows: Windows) -> None:
-    """t[c] >= sum_d earliest_starts[c,d] * y[c,d]: `shortages` takes it for granted."""
-    first = earliest_starts(problem, windows)
-    for c, (start, choice) in enumerate(zip(v.t, v.y, strict=True)):
-        variables, factors, constant = choice.weighted(first[c, choice.options].tolist())
-        model.row([start, *variables], [1, *(-factor for factor in factors)], constant)
+def decode_not_before(model: ModelText, v: Variables, problem: Problem, windows: Windows, y_options: Options) -> None:
+    """t[c] >= sum_d earliest_starts[c,d] * y[c,d] where held KV can delay c: `shortages` takes it for granted."""
+    first = earliest_starts(problem, windows).tolist()
+    for c in np.flatnonzero((y_options & held_in_the_way(problem)).any(axis=1)).tolist():
+        literals, factors, constant = v.y[c].minus([first[c][d] for d in v.y[c].options])
+        model.row([v.t[c], *literals], [1, *factors], constant)
 
 
 def decode_within_kv(model: ModelText, v: Variables, problem: Problem, shortages: list[Shortage]) -> None:
@@ -195,7 +197,9 @@ def decode_within_kv(model: ModelText, v: Variables, problem: Problem, shortages
         model.cumulative(intervals, demands, capacity)
 
 
-def decode_after_arrival(model: ModelText, v: Variables, problem: Problem) -> None:
+def decode_after_arrival(
+    model: ModelText, v: Variables, problem: Problem, x_options: Options, y_options: Options
+) -> None:
     """t[c] >= s[c] + prefill_ticks[c,p] + transfer[c,p,d] if x[c,p] and y[c,d].
 
     With u_p = min_d transfer and w_d = min_p transfer, two rows say it for all pairs with transfer = max(u_p, w_d),
@@ -203,18 +207,26 @@ def decode_after_arrival(model: ModelText, v: Variables, problem: Problem) -> No
         t[c] >= s[c] + sum_p (prefill_ticks[c,p] + u_p) x[c,p]
         t[c] >= s[c] + sum_p prefill_ticks[c,p] x[c,p] + sum_d w_d y[c,d]
     """
-    for c, (x, y) in enumerate(zip(v.x, v.y, strict=True)):
+    lags = _transfers(problem, x_options, y_options)
+    by_source, by_target = lags.min(axis=2), lags.min(axis=1)
+    ticks = problem.prefill_ticks.tolist()
+    both = (problem.prefill_ticks + by_source).tolist()
+    is_told = (np.where(y_options, by_target, 0) <= by_source.min(axis=1)[:, None]).all(axis=1).tolist()
+    for c, (x, y, moving) in enumerate(zip(v.x, v.y, by_target.tolist(), strict=True)):
         if not x.options:
             continue
-        ticks = problem.prefill_ticks[c, x.options]
-        lag = problem.transfer(c)[np.ix_(x.options, y.options)]
-        by_source, by_target = lag.min(axis=1), lag.min(axis=0)
-        _after(model, v.t[c], v.s[c], x.weighted((ticks + by_source).tolist()))
-        if (by_target > by_source.min()).any():
-            _after(model, v.t[c], v.s[c], x.weighted(ticks.tolist()), y.weighted(by_target.tolist()))
-        for i, j in np.argwhere(lag > np.maximum(by_source[:, None], by_target[None, :])).tolist():
-            both = [literal for literal in (x.presence(i), y.presence(j)) if literal is not None]
-            model.row([v.t[c], v.s[c]], [1, -1], int(ticks[i] + lag[i, j]), enforced_by=both)
+        literals, factors, constant = x.minus([both[c][p] for p in x.options])
+        model.row([v.t[c], v.s[c], *literals], [1, -1, *factors], constant)
+        if not is_told[c]:
+            literals, factors, constant = x.minus([ticks[c][p] for p in x.options])
+            targets, lag_factors, lag_constant = y.minus([moving[d] for d in y.options])
+            variables = [v.t[c], v.s[c], *literals, *targets]
+            model.row(variables, [1, -1, *factors, *lag_factors], constant + lag_constant)
+    longer = (lags < UNREACHED) & (lags > np.maximum(by_source[:, :, None], by_target[:, None, :]))
+    for c, p, d in np.argwhere(longer).tolist():
+        presences = v.x[c].presence(v.x[c].options.index(p)), v.y[c].presence(v.y[c].options.index(d))
+        both_here = [literal for literal in presences if literal != ALWAYS]
+        model.row_if(both_here, [v.t[c], v.s[c]], [1, -1], ticks[c][p] + int(lags[c, p, d]))
 
 
 def finish_of_call(model: ModelText, v: Variables, problem: Problem) -> None:
@@ -222,19 +234,15 @@ def finish_of_call(model: ModelText, v: Variables, problem: Problem) -> None:
 
     A finish later than need be costs more, so without crowding there is no need for equality.
     """
+    ticks, crowding = problem.decode_ticks.tolist(), problem.crowding_ticks.tolist()
     for c, y in enumerate(v.y):
-        ticks = problem.decode_ticks[c, y.options].tolist()
-        _after(model, v.f[c], v.t[c], y.weighted(ticks))
+        literals, factors, constant = y.minus([ticks[c][d] for d in y.options])
+        model.row([v.f[c], v.t[c], *literals], [1, -1, *factors], constant)
         for i, d in enumerate(y.options):
-            if _is_crowdable(v, problem, c, d):
-                presence = y.presence(i)
-                model.row(
-                    [v.f[c], v.t[c], v.e[d]],
-                    [1, -1, -int(problem.crowding_ticks[c, d])],
-                    ticks[i],
-                    ticks[i],
-                    enforced_by=() if presence is None else (presence,),
-                )
+            if crowding[c][d] and d in v.e:
+                variables, factors = [v.f[c], v.t[c], v.e[d]], [1, -1, -crowding[c][d]]
+                here = [y.literals[i]] if y.literals else []
+                model.row_if(here, variables, factors, ticks[c][d], ticks[c][d])
 
 
 def minimise_cost(model: ModelText, v: Variables, problem: Problem, windows: Windows) -> None:
@@ -305,29 +313,24 @@ def _finishes(model: ModelText, v: Variables, problem: Problem, objective: Objec
     return own
 
 
-def _choice(model: ModelText, allowed: npt.NDArray[np.bool_]) -> Choice:
-    options = np.flatnonzero(allowed).tolist()
+def _choice(model: ModelText, allowed: list[bool]) -> Choice:
+    options = [i for i, is_open in enumerate(allowed) if is_open]
     return Choice(options, model.literals(len(options)) if len(options) > 1 else [])
 
 
-def _after(model: ModelText, late: int, early: int, *sums: tuple[list[int], list[int], int]) -> None:
-    """late - early >= the sums."""
-    variables, factors, constant = [late, early], [1, -1], 0
-    for terms, weights, fixed in sums:
-        variables += terms
-        factors += [-weight for weight in weights]
-        constant += fixed
-    model.row(variables, factors, constant)
-
-
-def _is_crowdable(v: Variables, problem: Problem, c: int, d: int) -> bool:
-    return d in v.e and bool(problem.crowding_ticks[c, d])
+def _transfers(problem: Problem, x_options: Options, y_options: Options) -> Ints:
+    """[N, P, D] lags of the pairs still open, else `UNREACHED`."""
+    is_open = x_options[:, :, None] & y_options[:, None, :]
+    moved = problem.transfer_rate_ticks * problem.transfer_blocks[:, None, None]
+    lags: Ints = np.where(is_open, problem.transfer_base_ticks - (-moved // RATE_BLOCKS), UNREACHED)
+    return lags
 
 
 def _decode_interval(model: ModelText, v: Variables, problem: Problem, c: int, d: int) -> int:
     presence, ticks = v.y[c].presence(v.y[c].options.index(d)), int(problem.decode_ticks[c, d])
-    if _is_crowdable(v, problem, c, d):
-        return model.growing_interval(v.t[c], ticks, v.e[d], int(problem.crowding_ticks[c, d]), v.f[c], presence)
+    crowding = int(problem.crowding_ticks[c, d])
+    if crowding and d in v.e:
+        return model.growing_interval(v.t[c], ticks, v.e[d], crowding, v.f[c], presence)
     return model.interval(v.t[c], ticks, presence)
 
 
