@@ -24,8 +24,8 @@ EXACT = 2.0**53  # integers below this are exact as doubles
 _TABLE = 60_000  # costs looked up at most: 1 ms
 _LEVELS = 24  # companies told apart at most
 _FEWEST_LEVELS = 4
-_ROUNDS = 12
-_STEP, _LEAST_CHANGE, _MOST_CHANGE = 0.7, 0.5, 2.0  # of a fee in one round
+_ROUNDS = 24
+_STEP, _DECAY, _LEAST_CHANGE, _MOST_CHANGE = 0.7, 0.25, 0.2, 5.0  # of a fee in one round
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,5 +187,5 @@ def _raise_fees(table: Floats, last: Ints, fee: Ints, paid: Floats) -> None:
             for d in range(num_decode):
                 fee[d] = int(now[d])
         for d in range(num_decode):
-            change = 1.0 + _STEP * (got[d] - 1.0) / (1.0 + 0.1 * turn)
+            change = 1.0 + _STEP * (got[d] - 1.0) / (1.0 + _DECAY * turn)
             now[d] = max(1.0, now[d] * min(_MOST_CHANGE, max(_LEAST_CHANGE, change)))
