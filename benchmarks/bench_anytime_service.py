@@ -62,24 +62,27 @@ def soak(smoke: bool) -> Rows:
     snapshots = [epoch.snapshot() for epoch in committed()]
     policy = SolverPolicy(budget_ms=20.0)
     policy.warm_up()
-    marks, resident = [epochs // 10, epochs // 2, epochs], []
+    marks = [epochs // 10, epochs // 2, epochs]
+    own, workers = [], []
     started = time.monotonic()
     with closing(policy):
         for done, snapshot in enumerate(islice(cycle(snapshots), epochs), start=1):
             policy.plan(snapshot)
             if done in marks:
-                resident.append(_resident_mib())
-    growth = max(resident) / resident[0] - 1.0
-    return [
-        {
-            "epochs": epochs,
-            "seconds": time.monotonic() - started,
-            **{f"MiB after {mark}": size for mark, size in zip(marks, resident, strict=True)},
-            "growth": f"{growth:.1%}",
-            "flat within 5 %": "yes" if growth <= 0.05 else "NO",
-            "outcomes": ", ".join(f"{name} {count}" for name, count in sorted(policy.outcomes.items())),
-        }
-    ]
+                policy.warm_up()  # a worker that was replaced just now is not missing from the sum
+                own.append(_resident_mib(psutil.Process()))
+                workers.append(sum(map(_resident_mib, psutil.Process().children(recursive=True))))
+    seconds = time.monotonic() - started
+    outcomes = ", ".join(f"{name} {count}" for name, count in sorted(policy.outcomes.items()))
+    rows: Rows = []
+    for what, sizes in (("serving process", own), ("worker", workers)):
+        growth = max(sizes) / max(1.0, sizes[0]) - 1.0
+        rows.append(
+            {"process": what, "epochs": epochs, "seconds": seconds}
+            | {f"MiB after {mark}": size for mark, size in zip(marks, sizes, strict=True)}
+            | {"growth": f"{growth:.1%}", "flat within 5 %": "yes" if growth <= 0.05 else "NO", "outcomes": outcomes}
+        )
+    return rows
 
 
 def decisions_ms(policy: SolverPolicy, snapshots: Sequence[Snapshot], count: int) -> list[float]:
@@ -99,9 +102,8 @@ def _epochs(waiting: int, replicas: int) -> list[Epoch]:
     return [epoch for run in runs for epoch in run if epoch.waiting == waiting]
 
 
-def _resident_mib() -> float:
-    process = psutil.Process()
-    return sum(each.memory_info().rss for each in (process, *process.children(recursive=True))) / 2**20
+def _resident_mib(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 2**20
 
 
 @contextmanager
