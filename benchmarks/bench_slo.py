@@ -17,13 +17,14 @@ from hexsolve.study.slo_run import run_cells
 from hexsolve.study.slo_store import Store
 
 
-def _preset(name: str, seeds: int | None = None, workflows: int | None = None) -> Rows:
-    """A row per policy over all places, with the wall time of the whole study, tables and plots included."""
+def _preset(name: str, **in_grids: object) -> Rows:
+    """A row per policy over all places, with the wall time of the whole study, tables and plots included.
+
+    With `in_grids`, fields for every grid, it is one seed: a smoke test.
+    """
     raw = dict(PRESETS[name])
-    if seeds is not None:
-        raw["num_seeds"] = seeds
-    if workflows is not None:
-        raw["grids"] = [grid | {"workflows": workflows} for grid in raw["grids"]]
+    if in_grids:
+        raw |= {"num_seeds": 1, "grids": [grid | in_grids for grid in raw["grids"]]}
     study = msgspec.convert(raw, Study)
     jobs = os.cpu_count() or 1
     started_s = time.perf_counter()
@@ -56,9 +57,9 @@ def _preset(name: str, seeds: int | None = None, workflows: int | None = None) -
 
 @benchmark("slo-quick", "`hexsolve study slo --preset quick`: under two minutes on two cores?")
 def slo_quick(smoke: bool) -> Rows:
-    return _preset("quick", seeds=1, workflows=6) if smoke else _preset("quick")
+    return _preset("quick", workflows=6) if smoke else _preset("quick")
 
 
 @benchmark("slo-ladder", "`hexsolve study slo --preset ladder`: what does it say, and how long does it take?")
 def slo_ladder(smoke: bool) -> Rows:
-    return _preset("ladder", seeds=1, workflows=2) if smoke else _preset("ladder")
+    return _preset("ladder", workflows=2, rho=[1.0], burst=False) if smoke else _preset("ladder")

@@ -98,15 +98,18 @@ def plot_attainments(group: Sequence[Comparison], style: Style, title: str) -> "
 
 
 def plot_along(group: Sequence[Comparison], axis: Axis, axis_name: str, style: Style, title: str) -> "Figure":
-    """Req95 (above) and Req99 (below) along loads or settings, a column per workload."""
+    """Req95 (above) and Req99 (below) along loads or settings, a column per workload.
+
+    Loads are joined by lines with bands; settings, which have no order, are points with bars side by side.
+    """
     workloads = list(dict.fromkeys(_workload(found) for found in group))
     points = list(dict.fromkeys(axis(found) for found in group))
-    figure, panels = _figure(2, len(workloads), 2.7)
+    figure, panels = _figure(2, len(workloads), max(2.7, 0.32 * len(points)))
     for column, workload in enumerate(workloads):
         mine = {axis(found): found for found in group if _workload(found) == workload}
         for row, (measure, name) in enumerate((("req95", "Req95"), ("req99", "Req99"))):
             axes = panels[row * len(workloads) + column]
-            _draw_along(axes, mine, points, measure, style)
+            _draw_along(axes, mine, points, measure, style, joined=axis_name == "load")
             if row == 0:
                 axes.set_title(workload, fontsize=10)
             else:
@@ -149,27 +152,42 @@ def _draw_attainment(axes: "Axes", found: Comparison, style: Style) -> None:
 
 
 def _draw_along(
-    axes: "Axes", by_point: Mapping[str, Comparison], points: Sequence[str], measure: str, style: Style
+    axes: "Axes",
+    by_point: Mapping[str, Comparison],
+    points: Sequence[str],
+    measure: str,
+    style: Style,
+    *,
+    joined: bool,
 ) -> None:
     from matplotlib.ticker import NullLocator
 
     lows: list[float] = []
     highs: list[float] = []
-    for label, (color, dash) in style.looks.items():
+    for number, (label, (color, dash)) in enumerate(style.looks.items()):
+        aside = 0.0 if joined else 0.7 * ((number + 0.5) / len(style.looks) - 0.5)
         at = [
-            (position, by_point[point].entries[label].interval(measure))
+            (position + aside, by_point[point].entries[label].interval(measure))
             for position, point in enumerate(points)
             if point in by_point and label in by_point[point].entries and by_point[point].entries[label].rows
         ]
         if not at:
             continue
         x = [position for position, _ in at]
-        axes.fill_between(x, [i.low for _, i in at], [i.high for _, i in at], color=color, alpha=0.15, linewidth=0)
-        axes.plot(x, [i.mean for _, i in at], color=color, linestyle=dash, marker="o", markersize=3.5, label=label)
+        low, mean, high = ([getattr(i, end) for _, i in at] for end in ("low", "mean", "high"))
+        if joined:
+            axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        else:
+            axes.vlines(x, low, high, color=color, linewidth=1.5)
+        line = dash if joined else "none"
+        axes.plot(x, mean, color=color, linestyle=line, marker="o", markersize=3.5, label=label)
         lows += [i.low for _, i in at]
         highs += [i.high for _, i in at]
-    axes.set_xticks(range(len(points)), list(points), rotation=45 if max(map(len, points)) > 5 else 0, fontsize=8)
-    axes.set_xlim(-0.3, len(points) - 0.7)
+    axes.set_xticks(range(len(points)), list(points))
+    if max(map(len, points)) > 5:
+        for text in axes.get_xticklabels():
+            text.set(rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.5, len(points) - 0.5)
     if lows:
         bottom, top = 0.95 * min(lows), 1.05 * max(highs)
         axes.set_yscale("log")

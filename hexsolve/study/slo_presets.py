@@ -50,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ladder": {
         "name": "ladder",
         "policies": _POLICIES,
-        "num_seeds": 5,
+        "num_seeds": 3,
         "grids": [
             {
                 "clusters": ["hetero-1-llama-70b"],
