@@ -185,7 +185,7 @@ POLICIES: dict[str, PolicyInfo] = {
             "solver",
             "ours",
             "docs/design.md",
-            "hexagent's plan improved by CP-SAT within a budget, never worse by the referee",
+            "greedy plan improved by compiled search and CP-SAT within a budget, never worse by the referee",
             SolverPolicy,
         ),
     )
