@@ -32,7 +32,7 @@ def roomy(problem):
     return replace(problem, kv_capacity=problem.kv_capacity + int(problem.kv_blocks.sum() + problem.held_blocks.sum()))
 
 
-@pytest.mark.parametrize("features", [set(), {"crowding", "edges"}, {"late", "caps"}, set(FEATURES)], ids=repr)
+@pytest.mark.parametrize("features", [(), ("crowding", "edges"), ("late", "caps"), FEATURES], ids=repr)
 @given(SEEDS, *SIZES)
 @settings(max_examples=100, deadline=None)
 def test_the_referee_allows_what_is_found_and_finds_the_same_cost(features, seed, calls, prefills, decodes):
