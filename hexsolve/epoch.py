@@ -37,7 +37,7 @@ class EpochParams:
 
     tick_ms: float = 1.0
     max_calls: int | None = None
-    exponent: int = 8
+    exponent: int = 4
 
     def __post_init__(self) -> None:
         for name, low in (("tick_ms", 1e-3), ("max_calls", 1), ("exponent", 1)):

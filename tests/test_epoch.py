@@ -216,7 +216,7 @@ def test_the_curve_is_the_power_between_its_ends_and_straight_beyond(exponent, r
     assert curve.total(np.array([reference, 1.1 * reference])) == pytest.approx(1.0 + 1.1**exponent)
 
 
-@pytest.mark.parametrize("exponent", [1, 2, 8])
+@pytest.mark.parametrize("exponent", [1, 2, 4])
 def test_the_problem_s_pieces_are_the_curve_within_two_percent(exponent):
     curve = StretchCost(exponent, 2.5)
     horizon = np.array([400, 1_000, 90_000])
