@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 SolveFunction = Callable[..., Any]
 # Time to make a problem of a snapshot, judge decisions and project plans, in ms per call: base + by replica. At most
 # `_MAX_SHARE` of the budget goes there, or the problem gets fewer calls (RESULTS.md, anytime).
-_CALL_MS, _CALL_REPLICA_MS, _MAX_SHARE = 0.02, 0.0006, 0.25
+_CALL_MS, _CALL_REPLICA_MS, _MAX_SHARE = 0.02, 0.0006, 0.5
 _FIXED_MS = 2.5  # of an epoch, whatever its size
 _COMPARE_MS = 0.008  # per waiting call, to project and settle two plans
 _START_S = 30.0  # how long a rehearsal waits for workers to load their solvers
