@@ -9,7 +9,7 @@ order of prefill start, as `timetable` would. Deterministic by seed: own random 
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -593,7 +593,7 @@ def board_of(problem: Problem, hint: Decision) -> Board:
     excess = np.bincount(hint.decode, minlength=problem.num_decode) + 1 - problem.uncrowded_calls
     decode = problem.decode_ticks + problem.crowding_ticks * np.maximum(0, excess)
     lag = np.stack([problem.transfer_base_ticks, problem.transfer_rate_ticks])
-    return Board(
+    board = Board(
         prefill_ticks=np.where(problem.prefill_allowed, problem.prefill_ticks, -1),
         decode_ticks=np.where(problem.decode_allowed, problem.decode_ticks, -1),
         crowding=problem.crowding_ticks.copy(),
@@ -626,6 +626,9 @@ def board_of(problem: Problem, hint: Decision) -> Board:
         nearest=_nearest(lag, moved, np.where(problem.decode_allowed, decode, NEVER)),
         chance=_CHANCE,
     )
+    # One layout only: column-major matrices would be another type, compiled anew in the middle of serving.
+    arrays: dict[str, Any] = {name: np.ascontiguousarray(array) for name, array in board._asdict().items()}
+    return Board(**arrays)
 
 
 _CHANCE = -np.log((np.arange(1024) + 0.5) / 1024)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hexsolve import search as kernels
+from hexsolve.jit import COMPILED
 from hexsolve.search import START, _schedule_of, board_of, search
 from hexsolve_models import cost, earliest_finish, violations
 
@@ -291,3 +292,14 @@ def test_ends_when_the_time_is_used_and_counts_its_moves():
     assert found.moves == 4 * (8192 // 8)
     assert search(problem, hint_of(problem), moves=77).moves == 77
     assert search(problem, hint_of(problem), moves=10, share_used=lambda: 1.0).moves == 0
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled")
+def test_one_layout_of_arrays_whatever_the_problem_s():
+    problem = random_problem(0, 4, features=FEATURES)
+    search(problem, hint_of(problem, 0), moves=1)
+    compiled = len(kernels._anneal.signatures)
+    matrices = ("prefill_ticks", "decode_ticks", "crowding_ticks", "transfer_base_ticks")
+    turned = replace(problem, **{name: np.asfortranarray(getattr(problem, name)) for name in matrices})
+    search(turned, hint_of(turned, 0), moves=1)
+    assert len(kernels._anneal.signatures) == compiled
