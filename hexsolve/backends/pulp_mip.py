@@ -242,6 +242,8 @@ def _ask_cbc(
             )
         except subprocess.TimeoutExpired:
             return _Answer("UNKNOWN")
+        if left_s is not None and done.returncode < 0:  # CBC 2.10 can die of a signal where its time limit strikes
+            return _Answer("UNKNOWN")
         if done.returncode != 0 or not Path(solution).exists():
             raise ModelError(f"CBC ended with code {done.returncode}: {(done.stdout + done.stderr)[-200:].strip()!r}")
         said = cbc.readsol_MPS(solution, model, columns, column_names, row_names)

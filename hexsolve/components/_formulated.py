@@ -10,6 +10,7 @@ from hexsolve.backends.outcome import Limits, NativeOutcome
 from hexsolve.proposal import Proposal
 from hexsolve_models import Decision, Problem, formulations
 from hexsolve_models.formulation import Formulation, NumberRangeError
+from hexsolve_models.restriction import NoPartError
 
 _LEAST_MS = 1.0  # below this no solver does anything
 
@@ -34,7 +35,7 @@ def solve_formulated(
     try:
         built = formulations.load(formulation).build(problem, hint, **options)
         start = None if hint is None else built.encode(hint)
-    except NumberRangeError as error:
+    except (NumberRangeError, NoPartError) as error:
         return Proposal(detail=str(error))
     build_ms = 1e3 * (perf_counter() - started)
     left_ms = None

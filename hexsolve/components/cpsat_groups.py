@@ -33,14 +33,18 @@ def run(problem: Problem, hint: Decision | None, limits: Limits) -> Proposal:
         calls = _draw(problem, best, rng)
         if left_ms < _LEAST_MS or not len(calls):
             break
-        part = restriction.group(problem, best, calls)
+        tried += 1
+        try:
+            part = restriction.group(problem, best, calls)
+        except restriction.NoPartError:
+            continue
         own = replace(
             limits,
             wall_ms=None if limits.wall_ms is None else min(left_ms, _PART_MS),
             deterministic=None if limits.deterministic is None else min(limits.deterministic, _PART_S),
         )
         proposal = solve_part(part, restriction.part_of(best, calls), own)
-        work, build_ms, tried = work + proposal.work, build_ms + proposal.build_ms, tried + 1
+        work, build_ms = work + proposal.work, build_ms + proposal.build_ms
         if proposal.decision is None or violations(part, proposal.decision):
             continue
         whole = restriction.merged(best, calls, proposal.decision)

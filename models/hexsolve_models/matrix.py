@@ -7,7 +7,7 @@ columns (PuLP 3.3.2), where the arrays take under 1 ms. So rows become PuLP obje
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf, isfinite
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +82,11 @@ class Matrix:
 
         For all feasible v: cost . v = duals . A v + (cost - duals A) . v, and both terms are at least their smallest
         value within the limits of rows and columns (Neumaier, Shcherbina, "Safe bounds in linear and mixed-integer
-        linear programming", Math. Prog. 99, 2004). -inf if a column it rests on is unbounded.
+        linear programming", Math. Prog. 99, 2004). -inf if a column is unbounded.
         """
+        widest = np.maximum(np.abs(self.lower), np.abs(self.upper))
+        if not np.isfinite(widest).all():  # rounding may hide a reduced cost
+            return -inf
         usable = np.where(duals > 0, np.isfinite(self.row_lower), np.isfinite(self.row_upper))
         y = np.where(usable & np.isfinite(duals), duals, 0.0)
         products = self.factor * y[self.row]
@@ -91,10 +94,7 @@ class Matrix:
         by_row = np.where(y > 0, self.row_lower, np.where(y < 0, self.row_upper, 0.0)) * y
         by_column = np.where(reduced > 0, self.lower, np.where(reduced < 0, self.upper, 0.0)) * reduced
         bound = self.offset + float(by_row.sum()) + float(by_column.sum())
-        if not isfinite(bound):
-            return -inf
         # Every sum above has at most `longest` terms; each of its roundings errs by at most 2^-53 of what was added.
-        widest = np.maximum(np.abs(self.lower), np.abs(self.upper))
         added = np.abs(self.cost) + _sums(self.column, np.abs(products), self.num_columns)
         scale = abs(self.offset) + float(np.abs(by_row).sum()) + float((added * widest).sum())
         longest = 8 + self.num_columns + self.num_rows

@@ -21,6 +21,10 @@ from hexsolve_models.problem import Problem
 Flags = npt.NDArray[np.bool_]
 
 
+class NoPartError(ValueError):
+    """These calls are no part of this problem: their cost alone would not say what the whole costs."""
+
+
 def head(problem: Problem, incumbent: Decision, calls: npt.ArrayLike) -> Problem:
     """The problem of `calls` with nobody before them; the others count where they slow calls down in a decode batch,
     and their workflows do not end before they do in the incumbent.
@@ -48,7 +52,7 @@ def group(problem: Problem, incumbent: Decision, calls: npt.ArrayLike) -> Proble
 
     Raises
     ------
-    ValueError
+    NoPartError
         If another call prefills behind one of `calls`, or waits for one by an edge; or if the cost is the largest of
         the workflows', and every workflow of `calls` has a step, so that none can stand for the others.
     """
@@ -102,14 +106,16 @@ def _check_closed(problem: Problem, incumbent: Decision, inside: Flags) -> None:
     waits = np.flatnonzero(inside[problem.edge_before] & ~inside[problem.edge_after])
     if waits.size:
         before, after = problem.edge_before[waits[0]], problem.edge_after[waits[0]]
-        raise ValueError(f"calls has {before} but not {after}, which waits for it: expected both or none")
+        raise NoPartError(f"calls has {before} but not {after}, which waits for it: expected both or none")
     last_other = np.full(problem.num_prefill, -1, dtype=np.int64)
     others, own = np.flatnonzero(~inside & problem.is_free), np.flatnonzero(inside & problem.is_free)
     np.maximum.at(last_other, incumbent.prefill[others], incumbent.prefill_start[others])
     early = own[incumbent.prefill_start[own] < last_other[incumbent.prefill[own]]]
     if early.size:
         c, p = early[0], incumbent.prefill[early[0]]
-        raise ValueError(f"calls has {c} but not one behind it on prefill replica {p}: expected the last of each queue")
+        raise NoPartError(
+            f"calls has {c} but not one behind it on prefill replica {p}: expected the last of each queue"
+        )
 
 
 def _may_come(problem: Problem, incumbent: Decision, inside: Flags) -> Flags:
@@ -210,7 +216,9 @@ def _standing_for(objective: Objective, rest: _Rest) -> Objective:
         return objective
     steady = np.flatnonzero((objective.late_weight == 0) | (objective.due_tick == -MAX_COEFFICIENT))
     if not steady.size:
-        raise ValueError("objective: every workflow has a step, so that none can stand for those without a call inside")
+        raise NoPartError(
+            "objective: every workflow has a step, so that none can stand for those without a call inside"
+        )
     w = int(steady[0])
     slope, intercept = objective.slope[:, 0].copy(), objective.intercept[:, 0].copy()
     slope[w], intercept[w] = 0, rest.largest - int(objective.late_weight[w])
