@@ -1,0 +1,26 @@
+"""Whole instances in hindsight: the problem, its judge, exact formulations and bounds. Knows no cluster and no simulator."""
+
+from hexsolve_models.offline.problem import OfflineDecision, OfflineProblem
+from hexsolve_models.offline.referee import (
+    call_finishes,
+    finish_ticks,
+    late_count,
+    max_stretch,
+    mean_stretch,
+    req,
+    stretches,
+    violations,
+)
+
+__all__ = [
+    "OfflineDecision",
+    "OfflineProblem",
+    "call_finishes",
+    "finish_ticks",
+    "late_count",
+    "max_stretch",
+    "mean_stretch",
+    "req",
+    "stretches",
+    "violations",
+]
