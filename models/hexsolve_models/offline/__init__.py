@@ -1,4 +1,4 @@
-"""Whole instances in hindsight: the problem, its judge, exact formulations and bounds. Knows no cluster and no simulator."""
+"""Whole instances in hindsight: problem, judge, exact formulations, bounds. Knows no cluster and no simulator."""
 
 from hexsolve_models.offline.problem import OfflineDecision, OfflineProblem
 from hexsolve_models.offline.referee import (

@@ -1,7 +1,7 @@
-"""A whole instance as integers: every workflow, call and replica, all known from the start. Knows no simulator, no solver.
+"""A whole instance as integers: every workflow, call and replica, all known from the start. Knows no simulator.
 
-What may be decided about it, and what it means, is in models/README.md §9. It is a relaxation of what a cluster can do:
-whatever a simulated run does, some decision here does no later (`hexsolve.offline` builds it so).
+What may be decided about it, and what it means, is in models/README.md §9. It is a relaxation of what a cluster can
+do: whatever a simulated run does, some decision here does no later (`hexsolve.offline` builds it so).
 """
 
 from dataclasses import dataclass, fields
