@@ -9,10 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Protocol, TypeVar
 
 from hexsolve.study.slo_cell import Alone, AloneRow, Cell, Row
 from hexsolve.study.slo_pool import Crash, Pool
-from hexsolve.study.slo_store import Store
+from hexsolve.study.slo_store import Kept, Store
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Progress:
     failed: int = 0
     left_s: float | None = None
 
+
+class Keyed(Protocol):
+    """A task with the digest of all that its row depends on."""
+
+    @property
+    def key(self) -> str: ...
+
+
+KeyedTask = TypeVar("KeyedTask", bound=Keyed)
+KeptRow = TypeVar("KeptRow", bound=Kept)
 
 OnProgress = Callable[[Progress], None]
 
@@ -48,14 +59,14 @@ def run_cells(
     if retry_failed:
         rows = {key: row for key, row in rows.items() if not row.error}
     left = list({cell.key: cell for cell in cells if cell.key not in rows}.values())
-    alone = _denominators([cell.alone for cell in left], store, pool, on_progress, retry_failed=retry_failed)
+    alone_rows = denominators([cell.alone for cell in left], store, pool, on_progress, retry_failed=retry_failed)
     tasks: list[tuple[Cell, list[float]]] = []
     for cell in left:
-        denominators = alone[cell.alone.key]
-        if denominators.error:
-            rows[cell.key] = Row(cell.key, error=f"alone on the cluster: {denominators.error}")
+        alone = alone_rows[cell.alone.key]
+        if alone.error:
+            rows[cell.key] = Row(cell.key, error=f"alone on the cluster: {alone.error}")
         else:
-            tasks.append((cell, denominators.alone_ms))
+            tasks.append((cell, alone.alone_ms))
     pace = _Pace(pool.workers, [cell for cell, _ in tasks])
     for cell in cells:
         if cell.key in rows and not rows[cell.key].error:
@@ -73,22 +84,47 @@ def run_cells(
     return [(cell, rows[cell.key]) for cell in cells]
 
 
-def _denominators(
-    wanted: Iterable[Alone], store: Store, pool: Pool, on_progress: OnProgress, *, retry_failed: bool
+def denominators(
+    wanted: Iterable[Alone], store: Store, pool: Pool, on_progress: OnProgress, *, retry_failed: bool = False
 ) -> dict[str, AloneRow]:
-    unique = {alone.key: alone for alone in wanted}
-    found = {key: row for key in unique if (row := store.alone(key)) is not None}
+    """H_w by key; only what the store does not have is computed."""
+    return keep("alone", wanted, AloneRow, _compute_alone, store, pool, on_progress, retry_failed=retry_failed)
+
+
+def keep(
+    phase: str,
+    wanted: Iterable[KeyedTask],
+    kind: type[KeptRow],
+    compute: Callable[[KeyedTask], KeptRow],
+    store: Store,
+    pool: Pool,
+    on_progress: OnProgress,
+    *,
+    retry_failed: bool = False,
+) -> dict[str, KeptRow]:
+    """Rows of one kind by key: those that the store has, the others computed and kept.
+
+    Parameters
+    ----------
+    wanted : tasks; of those with one key only one is computed. compute : must not raise.
+    kind : of the rows; made with a key and an error if the process of a task dies.
+    """
+    unique = {task.key: task for task in wanted}
+    found = {key: row for key in unique if (row := store.find(kind, key)) is not None}
     if retry_failed:
         found = {key: row for key, row in found.items() if not row.error}
-    tasks = [alone for key, alone in unique.items() if key not in found]
+    tasks = [task for key, task in unique.items() if key not in found]
+    started_s, num_found = time.monotonic(), len(found)
     if tasks:
-        on_progress(Progress("alone", len(found), len(unique)))
-    for position, result in pool.map(_compute_alone, tasks):
+        on_progress(Progress(phase, len(found), len(unique)))
+    for position, result in pool.map(compute, tasks):
         key = tasks[position].key
-        row = AloneRow(key, error=str(result)) if isinstance(result, Crash) else result
+        row = kind(key, error=str(result)) if isinstance(result, Crash) else result
         store.put(row)
         found[key] = row
-        on_progress(Progress("alone", len(found), len(unique)))
+        pace_s = (time.monotonic() - started_s) / (len(found) - num_found)
+        failed = sum(1 for row in found.values() if row.error)
+        on_progress(Progress(phase, len(found), len(unique), failed, pace_s * (len(unique) - len(found))))
     return found
 
 
