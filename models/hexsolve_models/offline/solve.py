@@ -1,0 +1,186 @@
+"""Solves an offline problem within a time limit and says what is proved. Knows status and bounds; trusts no solver.
+
+Every decision is judged by the referee, at the referee's value; bounds are exact fractions.
+"""
+
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor, inf
+from typing import Literal
+
+from ortools.sat.python import cp_model
+
+from hexsolve_models.offline import cpsat, referee
+from hexsolve_models.offline.goal import Goal
+from hexsolve_models.offline.listing import first_decision
+from hexsolve_models.offline.problem import OfflineDecision, OfflineProblem
+from hexsolve_models.offline.referee import violations
+from hexsolve_models.offline.windows import deadlines, paths
+
+Progress = tuple[float, Fraction, Fraction]
+"""(seconds since the start, objective, bound)."""
+
+
+@dataclass(frozen=True)
+class OutcomeTruth:
+    """What is known of an instance after a solve.
+
+    Attributes
+    ----------
+    status : OPTIMAL: bound == objective. FEASIBLE: the time was up, or the numbers are too fine to close the gap.
+    objective : value of `decision` by the referee.
+    bound : no decision is worth less.
+    progress : (seconds, objective, bound) after every improvement of either.
+    """
+
+    status: Literal["OPTIMAL", "FEASIBLE"]
+    objective: Fraction
+    bound: Fraction
+    decision: OfflineDecision
+    progress: tuple[Progress, ...]
+
+    @property
+    def gap(self) -> float:
+        """(objective - bound) / objective; 0 where both are 0."""
+        return float((self.objective - self.bound) / self.objective) if self.objective else 0.0
+
+
+class _Record:
+    """The best decision and bound so far, with their history."""
+
+    def __init__(self, problem: OfflineProblem, goal: Goal, decision: OfflineDecision) -> None:
+        wrong = violations(problem, decision)
+        if wrong:
+            raise ValueError(f"incumbent: expected an allowed decision, got {wrong[0]}")
+        self._problem, self._goal = problem, goal
+        self._start = time.perf_counter()
+        self.decision, self.objective, self.bound = decision, goal.value(problem, decision), Fraction(0)
+        self.progress: list[Progress] = []
+        self.is_polishing = False
+        self._note()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    @property
+    def is_open(self) -> bool:
+        return self.bound < self.objective
+
+    def propose(self, decision: OfflineDecision) -> None:
+        """Take a decision if it is better."""
+        value = self._goal.value(self._problem, decision)
+        if value < self.objective:
+            wrong = violations(self._problem, decision)
+            if wrong:
+                raise AssertionError(f"the model allows what the referee does not: {wrong[0]}")
+            self.decision, self.objective = decision, value
+            self._note()
+
+    def raise_bound(self, bound: Fraction) -> None:
+        """Take a bound if it is better; none says more than a known decision."""
+        bound = min(bound, self.objective)
+        if bound > self.bound:
+            self.bound = bound
+            self._note()
+
+    def outcome(self) -> OutcomeTruth:
+        status: Literal["OPTIMAL", "FEASIBLE"] = "FEASIBLE" if self.is_open else "OPTIMAL"
+        return OutcomeTruth(status, self.objective, self.bound, self.decision, tuple(self.progress))
+
+    def _note(self) -> None:
+        self.progress.append((self.seconds, self.objective, self.bound))
+
+
+class _Watch(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]  # ortools has no types
+    """Hands solutions to the record as they come."""
+
+    def __init__(self, model: cpsat.CpsatModel, record: _Record) -> None:
+        super().__init__()
+        self._model, self._record = model, record
+        self.error: Exception | None = None
+
+    def on_solution_callback(self) -> None:
+        try:
+            self._record.propose(self._model.decision(self))
+        except Exception as error:  # an exception here would end the process
+            self.error = error
+            self.stop_search()
+
+
+def solve(
+    problem: OfflineProblem,
+    goal: Goal,
+    *,
+    limit_s: float,
+    workers: int = 1,
+    seed: int = 0,
+    incumbent: OfflineDecision | None = None,
+) -> OutcomeTruth:
+    """The best decision that CP-SAT finds within `limit_s` (> 0) seconds of wall time, and the best bound.
+
+    Parameters
+    ----------
+    workers : threads, >= 1. seed : of the solver.
+    incumbent : an allowed decision to start from; the best of a few lists otherwise.
+
+    Raises
+    ------
+    ValueError
+        If a call cannot be placed at all, the incumbent is not allowed or a limit is out of range.
+    """
+    if not (0 < limit_s < inf and workers >= 1):
+        raise ValueError(f"limit_s = {limit_s}, workers = {workers}: expected > 0 and finite, and >= 1")
+    record = _Record(problem, goal, incumbent or first_decision(problem, goal, seed=seed))
+    record.raise_bound(goal.of(_alone(problem)))
+    while record.is_open and record.seconds < limit_s:
+        end_by = _deadlines(problem, goal, record.objective, strictly=record.is_polishing)
+        model = cpsat.build(problem, goal, end_by)
+        if not record.is_polishing:
+            model.hint(record.decision)
+        status = _run(model, record, limit_s - record.seconds, workers, seed)
+        if status == "INFEASIBLE":
+            record.raise_bound(record.objective)
+        if status not in ("OPTIMAL", "INFEASIBLE") or goal.kind != "req":
+            break
+        record.is_polishing = True
+    return record.outcome()
+
+
+def _run(model: cpsat.CpsatModel, record: _Record, limit_s: float, workers: int, seed: int) -> str:
+    """Solve once; the native status. Solutions and bounds go to the record."""
+    solver, watch = cp_model.CpSolver(), _Watch(model, record)
+    parameters = solver.parameters
+    parameters.max_time_in_seconds, parameters.num_workers, parameters.random_seed = limit_s, workers, seed
+    parameters.catch_sigint_signal = False
+    if not record.is_polishing:
+        solver.best_bound_callback = lambda native: record.raise_bound(model.bound(native))
+    status: str = solver.solve(model.model, watch).name
+    if watch.error is not None:
+        raise watch.error
+    if status == "MODEL_INVALID":
+        raise AssertionError(f"CP-SAT: {model.model.validate()}")
+    if status in ("OPTIMAL", "FEASIBLE"):
+        record.raise_bound(model.bound(solver.best_objective_bound))
+    return status
+
+
+def _alone(problem: OfflineProblem) -> list[Fraction]:
+    """[W] the stretch of every workflow alone: nothing is earlier."""
+    return referee.stretches(problem, paths(problem).workflow_finish(problem).tolist())
+
+
+def _deadlines(problem: OfflineProblem, goal: Goal, objective: Fraction, *, strictly: bool) -> list[int]:
+    """[W] F_w of every kept workflow of a decision worth at most `objective`, or less than that if `strictly`."""
+    if goal.kind == "late_count":
+        return deadlines(problem, goal.level)
+    if goal.kind == "req":
+        last = deadlines(problem, objective)
+        if not strictly:
+            return last
+        ratios = referee.stretches(problem, last)
+        return [tick - (ratio == objective) for tick, ratio in zip(last, ratios, strict=True)]
+    alone = paths(problem).workflow_finish(problem).tolist()
+    room = problem.num_workflows * objective - sum(_alone(problem), Fraction(0))
+    return [tick + floor(room * int(problem.reference_ticks[w])) for w, tick in enumerate(alone)]
