@@ -105,8 +105,10 @@ def completed(problem: OfflineProblem, partial: dict[int, tuple[int, int, int, i
     return listing.decision()
 
 
-def first_decision(problem: OfflineProblem, goal: Goal, *, tries: int = 30, seed: int = 0) -> OfflineDecision:
+def first_decision(problem: OfflineProblem, goal: Goal, *, seed: int = 0) -> OfflineDecision:
     """The best of a few lists: most behind schedule first, for several scales, then the best one shaken.
+
+    The fewer, the more calls there are: about 3,000 calls are listed, but no fewer than 5 lists.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def first_decision(problem: OfflineProblem, goal: Goal, *, tries: int = 30, seed
     for scale in (0.0, 1.0, 1.5, 2.0, 4.0):
         look((release + scale * reference - tail).tolist())
     spread = float(tail.max(initial=0.0))
-    for _ in range(tries - 5):
+    for _ in range(min(50, 3000 // max(1, problem.num_calls)) - len(found)):
         _, _, best, _ = min(found)
         look([value + rng.gauss(0.0, 0.1) * spread for value in best])
     return min(found)[3]
