@@ -10,7 +10,10 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = (
     ("atomic", "errors", "events", "jit", "worker_main"),
-    ("outlook",),
+    (
+        "outlook",
+        "remainder",
+    ),
     ("workflow", "profile", "datafile", "worker_process"),
     ("cluster", "arrivals", "decode_pace", "predict", "profile_fit", "workers"),
     ("io", "load", "profile_file", "tables"),
@@ -31,7 +34,8 @@ LAYERS = (
     ("clairvoyant", "recording", "snapshot_file"),
     ("study", "timeline"),
     ("plot",),
-    ("plot_slo",),
+    ("plot_parts",),
+    ("plot_gap", "plot_slo"),
     ("cli", "__main__"),
 )
 """Rows of modules and packages of `hexsolve`, lowest first. `hexsolve_models` lies below all of them."""

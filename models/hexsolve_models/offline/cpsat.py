@@ -19,7 +19,7 @@ from hexsolve_models.offline.goal import Goal
 from hexsolve_models.offline.listing import completed
 from hexsolve_models.offline.problem import OfflineDecision, OfflineProblem
 from hexsolve_models.offline.referee import call_finishes, finish_ticks, stretches
-from hexsolve_models.offline.windows import Windows, last_tick, paths, windows
+from hexsolve_models.offline.windows import Windows, least_above, paths, windows
 
 MOST_SCALE = 10**9
 
@@ -74,15 +74,7 @@ class CpsatModel:
             return Fraction(max(0, least))
         if self.goal.kind == "mean_stretch":
             return Fraction(max(0, least), self.scale * max(1, self.problem.num_workflows))
-        return max(Fraction(0), self.above(Fraction(least - 1, self.scale)))
-
-    def above(self, ratio: Fraction) -> Fraction:
-        """The least stretch above `ratio` that any workflow can have, finishes being whole ticks."""
-        problem = self.problem
-        return min(
-            Fraction(last_tick(problem, ratio, w) + 1 - int(problem.release_tick[w]), int(problem.reference_ticks[w]))
-            for w in range(problem.num_workflows)
-        )
+        return max(Fraction(0), least_above(self.problem, Fraction(least - 1, self.scale)))
 
     def decision(self, solver: Solution) -> OfflineDecision:
         """The solution's; workflows that are not kept come last."""

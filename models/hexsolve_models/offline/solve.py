@@ -6,12 +6,13 @@ Every decision is judged by the referee, at the referee's value; bounds are exac
 import time
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor, inf
+from math import floor, inf, isfinite
 from typing import Literal
 
+import pulp
 from ortools.sat.python import cp_model
 
-from hexsolve_models.offline import cpsat, referee
+from hexsolve_models.offline import cpsat, milp, referee
 from hexsolve_models.offline.goal import Goal
 from hexsolve_models.offline.listing import first_decision
 from hexsolve_models.offline.problem import OfflineDecision, OfflineProblem
@@ -122,11 +123,13 @@ def solve(
     workers: int = 1,
     seed: int = 0,
     incumbent: OfflineDecision | None = None,
+    method: Literal["cpsat", "milp"] = "cpsat",
 ) -> OutcomeTruth:
-    """The best decision that CP-SAT finds within `limit_s` (> 0) seconds of wall time, and the best bound.
+    """The best decision found within `limit_s` (> 0) seconds of wall time, and the best bound.
 
     Parameters
     ----------
+    method : CP-SAT, or HiGHS for tiny instances.
     workers : threads, >= 1. seed : of the solver.
     incumbent : an allowed decision to start from; the best of a few lists otherwise.
 
@@ -139,6 +142,11 @@ def solve(
         raise ValueError(f"limit_s = {limit_s}, workers = {workers}: expected > 0 and finite, and >= 1")
     record = _Record(problem, goal, incumbent or first_decision(problem, goal, seed=seed))
     record.raise_bound(goal.of(_alone(problem)))
+    if method == "milp":
+        _run_milp(
+            milp.build(problem, goal, _deadlines(problem, goal, record.objective, strictly=False)), record, limit_s
+        )
+        return record.outcome()
     phase = 0
     while record.is_open and record.seconds < limit_s:
         end_by = _deadlines(problem, goal, record.objective, strictly=record.is_polishing)
@@ -187,6 +195,17 @@ def _run(model: cpsat.CpsatModel, record: _Record, limits: _Limits) -> str:
     if status in ("OPTIMAL", "FEASIBLE"):
         record.raise_bound(model.bound(solver.best_objective_bound))
     return status
+
+
+def _run_milp(model: milp.MilpModel, record: _Record, limit_s: float) -> None:
+    """HiGHS once. Without presolve: with it 1.12 reports wrong optima (ERGO-Code/HiGHS #2808, #3043, #3073)."""
+    highs = pulp.HiGHS(msg=False, timeLimit=limit_s, threads=1, gapRel=0.0, gapAbs=0.0, presolve="off")
+    model.model.solve(highs)
+    native = model.model.solverModel
+    if native.getInfo().primal_solution_status == 2:  # feasible
+        record.propose(model.decision())
+    if isfinite(bound := float(native.getInfo().mip_dual_bound)):
+        record.raise_bound(model.bound(bound))
 
 
 def _alone(problem: OfflineProblem) -> list[Fraction]:

@@ -101,3 +101,11 @@ def deadlines(problem: OfflineProblem, ratio: Fraction) -> list[int]:
     if max(last, default=0) > MAX_TICK // 2:
         raise ValueError(f"deadline of tick {max(last)}: expected at most {MAX_TICK // 2}; use longer ticks")
     return last
+
+
+def least_above(problem: OfflineProblem, ratio: Fraction) -> Fraction:
+    """The least stretch above `ratio` that any workflow can have, finishes being whole ticks."""
+    return min(
+        Fraction(last_tick(problem, ratio, w) + 1 - int(problem.release_tick[w]), int(problem.reference_ticks[w]))
+        for w in range(problem.num_workflows)
+    )
