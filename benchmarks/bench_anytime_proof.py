@@ -89,10 +89,10 @@ def late_counting(scene: Scene) -> Problem:
     beyond 2: elsewhere there is little to decide.
     """
     problem, snapshot = scene.problem, scene.snapshot
-    calls, tail_ticks = snapshot.calls[snapshot.waiting[scene.positions]], problem.objective.tail_ticks
+    rows, tail_ticks = snapshot.waiting[scene.positions], problem.objective.tail_ticks
     elapsed, whole = np.zeros(problem.num_workflows, dtype=np.int64), np.ones(problem.num_workflows, dtype=np.int64)
-    elapsed[problem.workflow] = np.ceil(np.maximum(0.0, snapshot.now_ms - calls["arrival_ms"]))
-    whole[problem.workflow] = np.ceil(calls["whole_ms"])
+    elapsed[problem.workflow] = np.ceil(np.maximum(0.0, snapshot.now_ms - snapshot.calls["arrival_ms"][rows]))
+    whole[problem.workflow] = np.ceil(snapshot.outlook[1][rows])
     finish = np.zeros(problem.num_workflows)
     np.maximum.at(finish, problem.workflow, scene.hint.decode_finish(problem) + tail_ticks)
     stretches = (elapsed + finish) / whole

@@ -13,6 +13,7 @@ from hexsolve.cluster import BLOCK_TOKENS, Cluster
 from hexsolve.decode_pace import DecodePace
 from hexsolve.errors import InputError
 from hexsolve.events import DeclaredCall
+from hexsolve.remainder import Remainders
 from hexsolve.snapshot import Snapshot
 from hexsolve.standalone import place_alone
 from hexsolve.tables import (
@@ -50,6 +51,7 @@ class WorkflowRecord:
     refused: list[str] = field(default_factory=list)  # calls that no replica can ever take
     tails: dict[str, float] = field(default_factory=dict)  # declared calls -> rest of the workflow after them, ms
     frontier: set[str] = field(default_factory=set)  # revealed calls without revealed children, if tails are known
+    reveals: list[tuple[str, float]] = field(default_factory=list)  # kind of each call, horizon once it was revealed
 
 
 class _Slots:
@@ -107,6 +109,7 @@ class Books:
         self._prefix_slots = _Slots()
         self._prefix_slots.take()  # slot 0: shares nothing, always zero
         self._kinds: dict[tuple[str, str], int] = {}
+        self._remainders = Remainders()
         self._grow_calls(256)
         self._grow_workflows(64)
         self._held = np.zeros((64, cluster.num_prefill), dtype=np.int64)
@@ -211,6 +214,7 @@ class Books:
         self._service, self._mark = cells(table["service_ms"]), cells(table["step_mark"])
         self._alone_start, self._horizon = cells(table["alone_start_ms"]), cells(table["horizon_ms"])
         self._tail, self._whole = cells(table["tail_ms"]), cells(table["whole_ms"])
+        self._rest = cells(table["rest_ms"])
         self._prefill_at = cells(times)
 
     def _grow_workflows(self, capacity: int) -> None:

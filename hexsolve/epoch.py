@@ -130,14 +130,15 @@ def _objective(
     snapshot: Snapshot, greedy: Plan, positions: Ints, workflow: Ints, num_workflows: int, params: EpochParams
 ) -> Objective:
     """The cost of projected ratios (`stretch_cost`); ties by call finish."""
-    calls = snapshot.calls[snapshot.waiting[positions]]
+    rows = snapshot.waiting[positions]
+    tail_ms, whole_ms = snapshot.outlook
     elapsed, horizon = np.zeros(num_workflows), np.ones(num_workflows)
-    elapsed[workflow] = np.maximum(0.0, snapshot.now_ms - calls["arrival_ms"])
-    horizon[workflow] = calls["whole_ms"]
+    elapsed[workflow] = np.maximum(0.0, snapshot.now_ms - snapshot.calls["arrival_ms"][rows])
+    horizon[workflow] = whole_ms[rows]
     return StretchCost.around(snapshot, greedy, params.exponent).objective(
         _ticks(elapsed, params.tick_ms),
         np.maximum(1, _ticks(horizon, params.tick_ms)),
-        _ticks(calls["tail_ms"], params.tick_ms),
+        _ticks(tail_ms[rows], params.tick_ms),
         np.ones(len(positions), dtype=np.int64),
     )
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from hexsolve.jit import kernel
-from hexsolve.tables import DECODE, WAIT_DECODE, WAIT_PREFILL, ClusterTables, Floats, Ints, Records
+from hexsolve.tables import DECODE, EMPTY, WAIT_DECODE, WAIT_PREFILL, ClusterTables, Floats, Ints, Records
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +40,21 @@ class Snapshot:
 
     @cached_property
     def has_outlook(self) -> bool:
-        """Whether anything is known of any waiting call's workflow beyond what it has revealed."""
+        """Whether anything is declared of any waiting call's workflow beyond what it has revealed."""
         calls = self.calls[self.waiting]
         return bool((calls["tail_ms"] > 0.0).any() or (calls["whole_ms"] > calls["horizon_ms"]).any())
+
+    @cached_property
+    def outlook(self) -> tuple[Floats, Floats]:
+        """[n] expected standalone ms after each call, and of its whole workflow: as declared, else as learned."""
+        calls = self.calls
+        live = np.flatnonzero(calls["stage"] != EMPTY)
+        workflow = calls["workflow"][live]
+        longest = np.zeros(int(workflow.max(initial=-1)) + 1)
+        np.maximum.at(longest, workflow, np.maximum(calls["whole_ms"], calls["horizon_ms"] + calls["rest_ms"])[live])
+        whole_ms = np.ones(len(calls))
+        whole_ms[live] = longest[workflow]
+        return calls["tail_ms"] + calls["rest_ms"], whole_ms
 
     @property
     def free(self) -> Ints:

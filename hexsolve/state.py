@@ -81,6 +81,7 @@ class ClusterState(Books):
         record.frontier = set(record.alone)
         for request_id, slot in record.slots.items():
             self._tail[slot] = record.tails.get(request_id, 0.0)
+            self._rest[slot] = 0.0
         self._set_whole(record)
 
     def workflow_close(self, now_ms: float, workflow: int) -> None:
@@ -90,6 +91,8 @@ class ClusterState(Books):
             self._anomaly("workflow_close", "unknown workflow")
             return
         now_ms = self._advance(now_ms)
+        if not record.slots and not record.refused:  # what was cut short tells nothing of a whole one
+            self._remainders.observe(record.workflow_class, record.reveals, record.horizon_ms)
         for slot in list(record.slots.values()):
             self._anomaly("workflow_close", f"call in stage {STAGE_NAMES[self.stage[slot]]} abandoned")
             self._leave_decode(slot, now_ms)
@@ -175,9 +178,11 @@ class ClusterState(Books):
             record.horizon_ms,
             record.tails.get(request_id, 0.0),
             record.horizon_ms,
+            0.0 if record.tails else self._remainders.rest_ms(record.workflow_class, kind),
         )
         if finish > record.horizon_ms:
             self._set_horizon(record, finish)
+        record.reveals.append((kind, record.horizon_ms))
         if record.tails:
             record.frontier.difference_update(dependencies)
             record.frontier.add(request_id)

@@ -69,6 +69,6 @@ def ratios(snapshot: Snapshot, rows: Ints, finish_ms: Floats) -> Floats:
 
     HexAGenT's eq. 2 where nothing is known beyond the revealed part: then the rest is 0 and the makespan H_w(t).
     """
-    calls = snapshot.calls[rows]
-    ratio: Floats = (finish_ms + calls["tail_ms"] - calls["arrival_ms"]) / calls["whole_ms"]
+    tail_ms, whole_ms = snapshot.outlook
+    ratio: Floats = (finish_ms + tail_ms[rows] - snapshot.calls["arrival_ms"][rows]) / whole_ms[rows]
     return ratio

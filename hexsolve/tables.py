@@ -54,8 +54,9 @@ CALL_DTYPE = record_type(
         ("alone_finish_ms", "f8"),
         ("arrival_ms", "f8"),  # of the workflow
         ("horizon_ms", "f8"),  # H_w(t) of the workflow
-        ("tail_ms", "f8"),  # expected standalone time of the rest of the workflow after the call, 0 if nothing is known
-        ("whole_ms", "f8"),  # expected standalone makespan of the whole workflow, >= horizon_ms
+        ("tail_ms", "f8"),  # declared standalone time of the rest of the workflow after the call, 0 if nothing is
+        ("whole_ms", "f8"),  # declared standalone makespan of the whole workflow, >= horizon_ms
+        ("rest_ms", "f8"),  # learned rest of the workflow after the call (`remainder`), 0 if tails are declared
     ]
 )
 

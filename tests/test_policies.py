@@ -201,7 +201,7 @@ def helper_threads():
     return {thread.name for thread in threading.enumerate() if thread.name.startswith("hexsolve")}
 
 
-def test_the_last_plan_is_a_second_hint():
+def test_due_dates_and_the_last_plan_are_further_hints():
     hints = []
 
     def recording(problem, *, hint, **options):
@@ -216,8 +216,8 @@ def test_the_last_plan_is_a_second_hint():
     snapshot = state.snapshot(state.clock_ms)
     greedy = policy.fallback.plan(snapshot)
     policy.plan(snapshot)
-    assert [len(given) for _, given in hints] == [1, 2]
-    problem, (_, carried) = hints[1]
+    assert [len(given) for _, given in hints] == [2, 3]
+    problem, (*_, carried) = hints[1]
     expected = carry_over(snapshot, greedy, first)
     positions = np.argsort(greedy.rank, kind="stable")
     assert np.array_equal(carried.prefill, expected.prefill[positions])
