@@ -5,51 +5,25 @@ pictures of a study.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from io import BytesIO
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hexsolve.plot import PALETTE
+from hexsolve.plot_parts import GREY, Style, figure_of, file_name, finish, png, round_ticks
 from hexsolve.study.slo_results import Comparison, attainment_band
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DASHES = ("-", "--", "-.", ":")
 _GUIDES = (0.95, 0.99)
-_GREY = "#666666"
 _MOST_COLUMNS = 3
 _NUM_SCALES = 300
-_TICKS = (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 70.0, 100.0, 200.0, 500.0, 1000.0)
 _TAIL = 0.995  # attainment curves end where the slowest policy has this share on time
 
 Axis = Callable[[Comparison], str]
-
-
-@dataclass(frozen=True)
-class Style:
-    """Colour and dash of each policy, in the order of legends."""
-
-    looks: Mapping[str, tuple[str, str]]
-
-    @staticmethod
-    def of(labels: Sequence[str]) -> "Style":
-        """Seven colours, then the same with another dash, so that 28 policies differ."""
-        num = len(PALETTE)
-        return Style(
-            {
-                label: (PALETTE[position % num], _DASHES[(position + 2 * (position // num)) % len(_DASHES)])
-                for position, label in enumerate(labels)
-            }
-        )
 
 
 def study_pictures(comparisons: Sequence[Comparison], plotted: Sequence[str] = ()) -> dict[str, bytes]:
@@ -65,18 +39,18 @@ def study_pictures(comparisons: Sequence[Comparison], plotted: Sequence[str] = (
     pictures: dict[str, bytes] = {}
     for group in _grouped(comparisons, lambda found: (_cluster(found), _workload(found), _setting(found))):
         cluster, workload, setting = _cluster(group[0]), _workload(group[0]), _setting(group[0])
-        name = _file_name("attainment", cluster, workload, setting)
-        pictures[name] = _png(plot_attainments(group, style, f"{workload} on {cluster}{_in(setting)}"))
+        name = file_name("attainment", cluster, workload, setting)
+        pictures[name] = png(plot_attainments(group, style, f"{workload} on {cluster}{_in(setting)}"))
     for group in _grouped(comparisons, lambda found: (_cluster(found), _setting(found))):
         if _is_axis(group, _load):
             cluster, setting = _cluster(group[0]), _setting(group[0])
-            name = _file_name("ladder", cluster, setting)
-            pictures[name] = _png(plot_along(group, _load, "load", style, f"{cluster}{_in(setting)}"))
+            name = file_name("ladder", cluster, setting)
+            pictures[name] = png(plot_along(group, _load, "load", style, f"{cluster}{_in(setting)}"))
     for group in _grouped(comparisons, lambda found: (_cluster(found), _load(found))):
         if _is_axis(group, _setting):
             cluster, load = _cluster(group[0]), _load(group[0])
-            name = _file_name("settings", cluster, load)
-            pictures[name] = _png(plot_along(group, _setting, "setting", style, f"{cluster}, {load}"))
+            name = file_name("settings", cluster, load)
+            pictures[name] = png(plot_along(group, _setting, "setting", style, f"{cluster}, {load}"))
     return pictures
 
 
@@ -84,7 +58,7 @@ def plot_attainments(group: Sequence[Comparison], style: Style, title: str) -> "
     """Share of workflows on time over the SLO scale α, a panel per comparison."""
     columns = min(_MOST_COLUMNS, len(group))
     rows = math.ceil(len(group) / columns)
-    figure, panels = _figure(rows, columns, 3.1)
+    figure, panels = figure_of(rows, columns, 3.1)
     for axes, found in zip(panels, group, strict=False):
         _draw_attainment(axes, found, style)
         axes.set_title(_load(found), fontsize=10)
@@ -93,7 +67,7 @@ def plot_attainments(group: Sequence[Comparison], style: Style, title: str) -> "
         axes.set_ylabel("workflows on time", fontsize=9)
     for axes in panels[len(group) :]:
         axes.set_visible(False)
-    _finish(figure, panels[: len(group)], style, title)
+    finish(figure, panels[: len(group)], style, title)
     return figure
 
 
@@ -104,7 +78,7 @@ def plot_along(group: Sequence[Comparison], axis: Axis, axis_name: str, style: S
     """
     workloads = list(dict.fromkeys(_workload(found) for found in group))
     points = list(dict.fromkeys(axis(found) for found in group))
-    figure, panels = _figure(2, len(workloads), max(2.7, 0.32 * len(points)))
+    figure, panels = figure_of(2, len(workloads), max(2.7, 0.32 * len(points)))
     for column, workload in enumerate(workloads):
         mine = {axis(found): found for found in group if _workload(found) == workload}
         for row, (measure, name) in enumerate((("req95", "Req95"), ("req99", "Req99"))):
@@ -116,7 +90,7 @@ def plot_along(group: Sequence[Comparison], axis: Axis, axis_name: str, style: S
                 axes.set_xlabel(axis_name, fontsize=9)
             if column == 0:
                 axes.set_ylabel(f"{name} (SLO scale α)", fontsize=9)
-    _finish(figure, panels, style, title)
+    finish(figure, panels, style, title)
     return figure
 
 
@@ -140,10 +114,10 @@ def _draw_attainment(axes: "Axes", found: Comparison, style: Style) -> None:
             axes.fill_between(scales, low, high, color=color, alpha=0.15, linewidth=0)
             axes.plot(scales, mean, color=color, linestyle=dash, linewidth=1.6, label=label)
     for share in _GUIDES:
-        axes.axhline(share, color=_GREY, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
+        axes.axhline(share, color=GREY, linewidth=0.7, linestyle=(0, (1, 2)), zorder=0)
     axes.set_xscale("log")
     axes.set_xlim(left, right)
-    ticks = _ticks(left, right)
+    ticks = round_ticks(left, right)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(0.0, 1.02)
@@ -192,49 +166,9 @@ def _draw_along(
         bottom, top = 0.95 * min(lows), 1.05 * max(highs)
         axes.set_yscale("log")
         axes.set_ylim(bottom, top)
-        ticks = _ticks(bottom, top)
+        ticks = round_ticks(bottom, top)
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.yaxis.set_minor_locator(NullLocator())
-
-
-def _figure(rows: int, columns: int, panel_width: float) -> "tuple[Figure, list[Axes]]":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(6.0, panel_width * columns + 0.8), 2.6 * rows + 1.1), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
-def _finish(figure: "Figure", panels: "Sequence[Axes]", style: Style, title: str) -> None:
-    for axes in panels:
-        axes.tick_params(labelsize=8)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    handles: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
-    shown = [label for label in style.looks if label in handles]
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-    if shown:
-        figure.legend(
-            [handles[label] for label in shown],
-            shown,
-            loc="outside lower center",
-            ncols=min(len(shown), 5),
-            frameon=False,
-            fontsize=9,
-        )
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers inside the range, at most seven."""
-    inside = [tick for tick in _TICKS if low <= tick <= high]
-    if len(inside) < 2:  # a narrow range: tenths
-        step = 0.1 if high - low > 0.2 else 0.05
-        inside = [round(step * k, 2) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    return inside[:: max(1, math.ceil(len(inside) / 7))]
 
 
 def _grouped(comparisons: Sequence[Comparison], key: Callable[[Comparison], tuple[str, ...]]) -> list[list[Comparison]]:
@@ -264,21 +198,3 @@ def _setting(found: Comparison) -> str:
 
 def _in(setting: str) -> str:
     return "" if setting == "base" else f", {setting}"
-
-
-def _file_name(*parts: str) -> str:
-    """Letters, digits, dots, plus signs and single dashes; the base setting is not named.
-
-    A digest of the parts follows where a sign is lost that may tell two names apart.
-    """
-    text = "-".join(part for part in parts if part != "base")
-    words = text.replace("ρ", "rho").replace("/s", "-per-s").replace(" -", " minus-").replace("%", "percent")
-    name = re.sub(r"[^A-Za-z0-9.+]+", "-", words).strip("-")
-    lost = re.search(r"[^A-Za-z0-9.+ -]", words)
-    return f"{name}-{blake2b(text.encode(), digest_size=3).hexdigest()}.png" if lost else f"{name}.png"
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()

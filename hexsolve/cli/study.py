@@ -1,30 +1,27 @@
 """`hexsolve study`: whole studies. Knows options, progress and files; the studies do the work."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hexsolve.cli.output import console, json_bytes, say
+from hexsolve.cli.output import json_bytes, say
 from hexsolve.cli.parse import parse_names
+from hexsolve.cli.study_gap import gap_command
+from hexsolve.cli.study_parts import study_pool, study_progress
 from hexsolve.errors import InputError
 
 if TYPE_CHECKING:
     from hexsolve.study.slo_cell import Cell, Row
     from hexsolve.study.slo_config import Study
-    from hexsolve.study.slo_pool import Pool
-    from hexsolve.study.slo_run import OnProgress, Progress
-
-_EVERY_S = 10.0  # between two lines of progress where there is no terminal
-_PHASES = {"alone": "workflows alone (H_w)", "cells": "cells"}
 
 
 @click.group("study")
 def study_command() -> None:
     """Studies over many simulations."""
+
+
+study_command.add_command(gap_command)
 
 
 @study_command.command("slo")
@@ -79,7 +76,7 @@ def slo_command(
         click.echo(f"{study.name}: {len(cells)} cells ({places} places, {study.num_seeds} seeds) in {target}")
         return 0
     store = Store(target)
-    with _pool(jobs, address) as pool, _progress(quiet=quiet) as report:
+    with study_pool(jobs, address) as pool, study_progress(quiet=quiet) as report:
         results = run_cells(cells, store, pool, report, retry_failed=retry_failed)
     _write(target, study, results, parquet=parquet, plots=not no_plots)
     failed = sum(1 for _, row in results if row.error)
@@ -123,77 +120,6 @@ def _overridden(
         first_seed=study.first_seed if first_seed is None else first_seed,
         num_seeds=study.num_seeds if seeds is None else seeds,
     )
-
-
-@contextmanager
-def _pool(jobs: int | None, address: str | None) -> "Iterator[Pool]":
-    import os
-
-    from hexsolve.study.slo_pool import LocalPool, RayPool
-
-    if address is None:
-        yield LocalPool(jobs if jobs is not None else os.cpu_count() or 1)
-        return
-    pool = RayPool(address, jobs)
-    try:
-        yield pool
-    finally:
-        pool.close()
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> "Iterator[OnProgress]":
-    """A bar with the estimated end on a terminal, a line now and then elsewhere, nothing if quiet."""
-    import sys
-
-    if quiet:
-        yield lambda progress: None
-    elif sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bars
-
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        with Bars(*columns, TextColumn("{task.fields[rest]}"), console=console(stderr=True)) as bars:
-            tasks = {}
-
-            def show(progress: "Progress") -> None:
-                if progress.phase not in tasks:
-                    tasks[progress.phase] = bars.add_task(_PHASES[progress.phase], total=progress.total, rest="")
-                bars.update(tasks[progress.phase], completed=progress.done, rest=_rest(progress))
-
-            yield show
-    else:
-        yield _Lines()
-
-
-class _Lines:
-    """A line at the beginning and the end of a phase, and every ten seconds in between."""
-
-    def __init__(self) -> None:
-        self._next_s: dict[str, float] = {}
-
-    def __call__(self, progress: "Progress") -> None:
-        now_s = time.monotonic()
-        if now_s >= self._next_s.get(progress.phase, 0.0) or progress.done == progress.total:
-            self._next_s[progress.phase] = now_s + _EVERY_S
-            rest = _rest(progress)
-            text = f"{_PHASES[progress.phase]}: {progress.done} of {progress.total}{', ' if rest else ''}{rest}"
-            click.echo(text, err=True)
-
-
-def _rest(progress: "Progress") -> str:
-    """Failures and the estimated end, in words."""
-    parts = [f"{progress.failed} failed"] if progress.failed else []
-    if progress.left_s is not None and progress.done < progress.total:
-        end = time.strftime("%H:%M:%S", time.localtime(time.time() + progress.left_s))
-        parts.append(f"about {_duration(progress.left_s)} left, done at {end}")
-    return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _write(target: Path, study: "Study", results: "list[tuple[Cell, Row]]", *, parquet: bool, plots: bool) -> None:

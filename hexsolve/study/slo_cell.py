@@ -27,7 +27,7 @@ from hexsolve.study.slo_setting import Late, Setting
 from hexsolve.study.workloads import ArrivalChoice, build_workload
 from hexsolve.workflow import Workload
 
-_NOT_IN_RESULTS = ("cli", "plot.py", "plot_slo.py", "timeline.py", "__main__.py")
+_NOT_IN_RESULTS = ("cli", "plot.py", "plot_slo.py", "plot_gap.py", "timeline.py", "__main__.py")
 _LIBRARIES = ("python", "numpy", "scipy", "numba", "ortools", "highspy", "pulp")
 
 
@@ -126,7 +126,7 @@ class Alone:
     def key(self) -> str:
         """Digest of all that the denominators depend on: not of arrivals, policies or faults."""
         place = self.place
-        return _digest(
+        return digest_of(
             "alone",
             place.world.digest(),
             place.setting.prefix_reuse,
@@ -141,7 +141,7 @@ class Alone:
             setting, workload = self.place.setting, self.place.build(self.seed)
             alone_ms = standalone_ms(self.place.world, workload, prefix_reuse=setting.prefix_reuse).tolist()
         except Exception as error:
-            return AloneRow(self.key, error=_in_words(error))
+            return AloneRow(self.key, error=in_words(error))
         return AloneRow(self.key, alone_ms)
 
 
@@ -163,7 +163,7 @@ class Cell:
         """Digest of all that the row depends on; labels are no part of it."""
         place, setting = self.place, msgspec.to_builtins(self.place.setting)
         del setting["name"]
-        return _digest(
+        return digest_of(
             "row",
             place.cluster.digest(),
             *_workload_identity(place),
@@ -185,7 +185,7 @@ class Cell:
         try:
             return self._simulated(np.asarray(alone_ms, dtype=np.float64))
         except Exception as error:
-            return Row(self.key, error=_in_words(error))
+            return Row(self.key, error=in_words(error))
 
     def _simulated(self, alone_ms: np.ndarray[Any, np.dtype[np.float64]]) -> "Row":
         setting, workload = self.place.setting, self.place.build(self.seed)
@@ -252,7 +252,8 @@ def _workload_identity(place: Place) -> tuple[object, ...]:
     return hashlib.sha256(Path(place.source).read_bytes()).hexdigest(), place.workflows
 
 
-def _digest(*content: object) -> str:
+def digest_of(*content: object) -> str:
+    """Key of a task: of `content` (JSON data) and of `sources_digest`."""
     text = json.dumps([*content, sources_digest()], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -267,9 +268,9 @@ def sources_digest() -> str:
     for folder in (Path(__file__).parent.parent, Path(str(hexsolve_models.__file__)).parent):
         for file in sorted(folder.rglob("*.py")):
             inside = file.relative_to(folder)
-            if inside.parts[0] not in _NOT_IN_RESULTS and not inside.name.startswith("slo_"):
+            if inside.parts[0] not in _NOT_IN_RESULTS and not inside.name.startswith(("slo_", "gap_")):
                 digest.update(f"{inside}\0".encode() + file.read_bytes())
-    for name in ("slo_cell.py", "slo_setting.py"):
+    for name in ("slo_cell.py", "slo_setting.py", "gap_bounds.py", "gap_bracket.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
     for figures in sorted((instances_dir() / "workloads" / "figures").iterdir(), key=lambda file: file.name):
         digest.update(figures.read_bytes())
@@ -278,5 +279,6 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def _in_words(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """An error as a row keeps it, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -296,7 +296,7 @@ def _heading(found: Comparison) -> str:
 def _place_table(found: Comparison, study: Study) -> str:
     headings = ["policy", "Req95", "Req99", "mean", "on time", "Δ Req95", "Δ Req99"]
     headings += ["waits", "KV waits", "moves", "contended", "adopted", "decision p99 ms"]
-    return _table(headings, [_cells(entry, found, study) for entry in found.entries.values()])
+    return markdown_table(headings, [_cells(entry, found, study) for entry in found.entries.values()])
 
 
 def _cells(entry: Entry, found: Comparison, study: Study) -> list[str]:
@@ -328,10 +328,11 @@ def _summary_table(records: Sequence[Mapping[str, Any]]) -> str:
         ]
         for record in records
     ]
-    return _table(headings, rows)
+    return markdown_table(headings, rows)
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """First column to the left, the others to the right."""
     rule = ["---", *["---:"] * (len(headings) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
 
