@@ -67,13 +67,13 @@ def offline_problem(
         decode_ms = np.broadcast_to(decode_ms.min(axis=1, keepdims=True), decode_ms.shape)
         decode_work_ms, kv_blocks, fits = np.zeros_like(decode_ms), np.zeros_like(kv_blocks), np.ones_like(fits)
     before, after, lag_ms = _edges(workload)
-    release = np.array([workflow.arrival_ms for workflow in workload.workflows]) / tick_ms
+    arrivals = np.array([workflow.arrival_ms for workflow in workload.workflows])
     prefill_ticks, prefill_work = _ticks(prefill_ms, tick_ms), _ticks(prefill_work_ms, tick_ms)
     decode_ticks, decode_work = (np.where(fits, _ticks(ms, tick_ms), -1) for ms in (decode_ms, decode_work_ms))
     first = np.array([0.0 if call.dependencies else call.delay_ms for call in calls])
     return OfflineProblem(
         workflow=np.repeat(np.arange(len(alone)), [len(workflow.calls) for workflow in workload.workflows]),
-        release_tick=_ticks(release, 1.0),
+        release_tick=np.floor(arrivals / tick_ms).astype(np.int64),
         reference_ticks=_references(workload, alone / tick_ms, prefill_ms, decode_ms, tick_ms),
         edge_before=before,
         edge_after=after,
