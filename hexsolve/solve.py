@@ -165,7 +165,7 @@ def solve(
     """
     limits = _checked(Limits(budget_ms, deterministic, seed, workers))
     nominal_ms = deterministic * 1e3 if budget_ms is None and deterministic is not None else budget_ms
-    plan = steps_for(problem.num_calls, nominal_ms) if steps is None else _as_steps(steps)
+    plan = () if steps is None else _as_steps(steps)
     run = _Run(problem, budget_ms)
     blocked = problem.blocked_calls()
     if blocked:
@@ -176,6 +176,8 @@ def solve(
         run.offer(HINT, decision)
     if run.best is None:
         run.offer(LIST, earliest_finish(problem, problem.topological, compiled=True))
+    if steps is None:
+        plan = steps_for(problem.num_calls, nominal_ms, run.is_short_of_kv)
     is_tight = budget_ms is not None and budget_ms < _BOUND_FIRST_MS and problem.num_calls > 0
     if not is_tight:
         run.raise_bound("bounds", lower_bound(problem))
@@ -186,7 +188,7 @@ def solve(
         if left_ms is not None and left_ms <= 0.0:
             break
         own = Limits(None if left_ms is None else left_ms * step.share, deterministic, seed, workers)
-        _take_turn(run, step.component, own, pool)
+        _take_turn(run, step, own, pool)
         if run.is_proved:
             return run.result(StopReason(StopKind.PROVED))
     if is_tight:
@@ -225,6 +227,11 @@ class _Run:
     @property
     def is_proved(self) -> bool:
         return self.price <= self.bound
+
+    def is_short_of_kv(self) -> bool:
+        """Whether a call waits for KV in the best decision."""
+        best = self.best
+        return best is not None and bool((best.decode_start > best.arrival(self.problem)).any())
 
     def elapsed_ms(self) -> float:
         return (perf_counter() - self.start_s) * 1000
@@ -295,10 +302,11 @@ class _Run:
         return Result(status, price, bound, self.elapsed_ms(), self.build_ms, *told, self.best)
 
 
-def _take_turn(run: _Run, component: str, limits: Limits, pool: WorkerPool | None) -> None:
-    began_ms = run.elapsed_ms()
+def _take_turn(run: _Run, step: Step, limits: Limits, pool: WorkerPool | None) -> None:
+    began_ms, component = run.elapsed_ms(), step.component
     if pool is None or limits.deterministic is not None or not components.load(component).IS_NATIVE:
-        run.judge(component, components.run(component, run.problem, run.best, limits), began_ms)
+        if not step.beside:
+            run.judge(component, components.run(component, run.problem, run.best, limits), began_ms)
         return
     own = (
         limits
@@ -312,7 +320,7 @@ def _take_turn(run: _Run, component: str, limits: Limits, pool: WorkerPool | Non
         return
     try:
         # The local search uses the time; the worker has a core of its own.
-        proposal = search_on(run.problem, run.best, limits, is_over=job.poll)
+        proposal = search_on(run.problem, run.best, limits, is_over=None if step.beside else job.poll)
         run.judge(LOCAL_SEARCH, proposal, began_ms)
         _collect(run, component, job, began_ms)
     finally:

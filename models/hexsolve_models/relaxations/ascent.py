@@ -83,17 +83,18 @@ def ascend(
     return Ascent(pool, rents).run(start, most_steps, is_over)
 
 
-def moved_to(rents: Rents, pool: Pool, start: Multipliers) -> Multipliers:
-    """The multipliers with what the rents add to the prices of the incumbent's prefills."""
+def moved(start: Multipliers, pool: Pool, before: Rents | None, after: Rents | None) -> Multipliers:
+    """The multipliers with what other rents add to the prices of the incumbent's prefills."""
+    menus = [pool.plain_menu if rents is None else rents.menu for rents in (before, after)]
     m = np.arange(pool.calls.size)
     prefill = pool.incumbent.prefill[pool.calls]
     end = pool.incumbent.prefill_start[pool.calls] + pool.problem.prefill_ticks[pool.calls, prefill]
     at = m, pool.kind[prefill], np.minimum(end // pool.step, pool.last_step)
     prices = np.full((m.size, pool.ticks.shape[0], pool.last_step + 1), FORBIDDEN)
-    pool.prices(start.share, pool.plain_menu, prices)
-    before = prices[at]
-    pool.prices(start.share, rents.menu, prices)
-    shift = prices[at] - before
+    pool.prices(start.share, menus[0], prices)
+    price = prices[at]
+    pool.prices(start.share, menus[1], prices)
+    shift = prices[at] - price
     return Multipliers(start.worth + np.where(np.abs(shift) < _MOST, shift, 0.0), start.share)
 
 

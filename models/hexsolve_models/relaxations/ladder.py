@@ -17,14 +17,16 @@ from hexsolve_models.bounds import lower_bound
 from hexsolve_models.decision import Decision
 from hexsolve_models.objective import Objective
 from hexsolve_models.problem import Problem
-from hexsolve_models.relaxations.ascent import Multipliers, ascend, first_multipliers, moved_to
+from hexsolve_models.relaxations.ascent import Multipliers, ascend, first_multipliers, moved
 from hexsolve_models.relaxations.exact import search_all
 from hexsolve_models.relaxations.pool import Pool, pool_of
 from hexsolve_models.relaxations.prices import OutOfRangeError
 from hexsolve_models.relaxations.rents import Rents, fit_rents
 from hexsolve_models.timetable import earliest_finish
 
-_WORK_PER_S = 1.5e8  # steps of the search
+# On a quiet core, so that nothing begins that there is no time to end.
+_CELLS_PER_S, _FEWEST_STEPS = 4e8, 20
+_QUEUES_PER_S, _WORK_PER_S = 4e6, 4e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,22 +50,23 @@ class BestBound:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What an effort buys. Ascents are (cells, steps): prices to compute at most, and subgradient steps."""
+class _Stage:
+    """Steps of fitting rents; prices (at most) and steps of an ascent; queues and steps of a search, at most."""
 
-    first: tuple[int, int]
     rents: int
-    then: tuple[tuple[int, int], ...]
-    search: tuple[int, int, int] = (0, 0, 0)  # calls, queues, work
+    ascent: tuple[int, int]
+    search: tuple[int, int]
 
 
-_PLANS = (
-    _Plan((0, 0), 0, ()),
-    _Plan((30_000, 30), 60, ((30_000, 30),)),
-    _Plan((100_000, 100), 150, ((100_000, 100), (1_000_000, 40)), (12, 100_000, 20_000_000)),
-    _Plan((100_000, 150), 400, ((100_000, 150), (1_000_000, 150), (10_000_000, 300)), (20, 1_000_000, 300_000_000)),
+_FIRST = (30_000, 30)
+_STAGES = (
+    _Stage(100, (100_000, 20), (20_000, 20_000_000)),
+    _Stage(150, (1_000_000, 40), (100_000, 20_000_000)),
+    _Stage(400, (10_000_000, 300), (1_000_000, 300_000_000)),
 )
-EFFORTS = range(len(_PLANS))
+_FINE = (3_000_000, 3)  # a search needs steps of a tick
+_MOST_CALLS = 24  # beyond, a search has never come to an end
+EFFORTS = range(len(_STAGES) + 1)
 
 
 def best_bound(
@@ -98,7 +101,7 @@ def best_bound(
     climb = _Climb(problem, incumbent, seconds_left or (lambda: inf))
     if effort > 0 and problem.objective.aggregate == "sum":
         with suppress(OutOfRangeError):  # what is known by then is right
-            climb.run(_PLANS[effort])
+            climb.run(_STAGES[:effort])
     return climb.result()
 
 
@@ -112,24 +115,32 @@ class _Climb:
         self.cost: int | None = None
         self.offer(incumbent)
 
-    def run(self, plan: _Plan) -> None:
+    def run(self, stages: tuple[_Stage, ...]) -> None:
         """Queues, rents and all queues, until the bound meets the decision."""
-        pool = pool_of(self.problem, self.incumbent, plan.first[0])
+        cells, steps = _FIRST
+        pool = pool_of(self.problem, self.incumbent, cells)
         if pool is None or self.is_over():
             return
         rents: Rents | None = None
-        multipliers = self.ascend(pool, first_multipliers(pool), plan.first[1], rents)
-        if not self.is_over():
-            rents = fit_rents(pool, multipliers.share, plan.rents)
-            if rents is not None:
-                multipliers = moved_to(rents, pool, multipliers)
-        for cells, steps in plan.then:
+        multipliers = self.ascend(pool, first_multipliers(pool), steps, rents)
+        for stage in stages:
             if self.is_over():
                 return
-            pool = pool_of(self.problem, self.incumbent, cells)
-            assert pool is not None  # nor was it the first time
-            multipliers = self.ascend(pool, multipliers, steps, rents)
-        self.search(pool, multipliers, rents, *plan.search)
+            before, rents = rents, fit_rents(pool, multipliers.share, stage.rents)
+            multipliers = moved(multipliers, pool, before, rents)
+            pool, multipliers = self.ascend_in(pool, stage.ascent, multipliers, rents)
+            if pool.calls.size <= _MOST_CALLS and not self.is_over():
+                if pool.step > 1:
+                    pool, multipliers = self.ascend_in(pool, _FINE, multipliers, rents)
+                self.search(pool, multipliers, rents, *stage.search)
+
+    def ascend_in(
+        self, pool: Pool, ascent: tuple[int, int], start: Multipliers, rents: Rents | None
+    ) -> tuple[Pool, Multipliers]:
+        """Ascend in a pool with other steps, as fine as time allows, unless it is over."""
+        most_cells = int(min(ascent[0], self.seconds_left() * _CELLS_PER_S / _FEWEST_STEPS))
+        finer = None if self.is_over() else pool_of(self.problem, self.incumbent, most_cells)
+        return (pool, start) if finer is None else (finer, self.ascend(finer, start, ascent[1], rents))
 
     def ascend(self, pool: Pool, start: Multipliers, steps: int, rents: Rents | None) -> Multipliers:
         raised = ascend(pool, start, steps, rents=rents, is_over=lambda: self.seconds_left() <= 0.0)
@@ -139,13 +150,12 @@ class _Climb:
         self.raise_to(min(bound, pool.known), "queues" if rents is None else "rents")
         return raised.multipliers
 
-    def search(
-        self, pool: Pool, multipliers: Multipliers, rents: Rents | None, calls: int, queues: int, work: int
-    ) -> None:
-        if pool.calls.size > calls or self.is_over():
+    def search(self, pool: Pool, multipliers: Multipliers, rents: Rents | None, queues: int, work: int) -> None:
+        left_s = self.seconds_left()
+        if self.is_over() or pool.step > 1:
             return
-        most_work = int(min(float(work), self.seconds_left() * _WORK_PER_S))
-        exact = search_all(pool, multipliers, rents, queues, most_work)
+        most_queues, most_work = min(queues, 0.3 * left_s * _QUEUES_PER_S), min(work, 0.6 * left_s * _WORK_PER_S)
+        exact = search_all(pool, multipliers, rents, int(most_queues), int(most_work))
         if exact is not None:
             self.work += exact.work
             self.offer(exact.decision)
