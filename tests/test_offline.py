@@ -106,7 +106,7 @@ def test_unknown_lengths_allow_for_calls_that_come_back(seed):
 
 
 def test_one_call_by_hand():
-    # 100 new tokens: max(3, 5) + 2 + 0.01 = 7.01 ms; two such calls fit no batch. Transfer: 2 + 3 ms, and 9.6 for 6 whole
+    # 100 new tokens: max(3, 5) + 2 + 0.01 = 7.01 ms; no two fit a batch. Transfer: 2 + 3 ms, and 9.6 for 6 whole
     # blocks of 16 tokens of 100 kB at 1 GB/s; numbers on the dot become a tick less. Decode of 2: 5.7 and 5.702.
     world = cluster(max_batch_tokens=150)
     problem = offline_problem(one_call_each([4.06], [100], 2), world, [30.0])
