@@ -31,6 +31,8 @@ def offline_problem(
 ) -> OfflineProblem:
     """What no policy can do better than; calls by workflow, then as in the workflow.
 
+    Runs with `SimOptions.chunk_tokens` are not covered: calls that take turns on a prefill replica are no decision.
+
     Parameters
     ----------
     alone_ms : f8[W]
