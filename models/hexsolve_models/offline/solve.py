@@ -13,6 +13,7 @@ import pulp
 from ortools.sat.python import cp_model
 
 from hexsolve_models.offline import cpsat, milp, referee
+from hexsolve_models.offline.cpsat_variables import CpsatModel
 from hexsolve_models.offline.goal import Goal
 from hexsolve_models.offline.listing import first_decision
 from hexsolve_models.offline.problem import OfflineDecision, OfflineProblem
@@ -102,7 +103,7 @@ class _Record:
 class _Watch(cp_model.CpSolverSolutionCallback):  # type: ignore[misc]  # ortools has no types
     """Hands solutions to the record as they come."""
 
-    def __init__(self, model: cpsat.CpsatModel, record: _Record) -> None:
+    def __init__(self, model: CpsatModel, record: _Record) -> None:
         super().__init__()
         self._model, self._record = model, record
         self.error: Exception | None = None
@@ -174,7 +175,7 @@ class _Limits:
     subsolvers: tuple[str, ...]
 
 
-def _run(model: cpsat.CpsatModel, record: _Record, limits: _Limits) -> str:
+def _run(model: CpsatModel, record: _Record, limits: _Limits) -> str:
     """Solve once; the native status. Solutions and bounds go to the record."""
     solver, watch = cp_model.CpSolver(), _Watch(model, record)
     parameters = solver.parameters

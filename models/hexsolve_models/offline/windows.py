@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hexsolve_models.objective import Ints
-from hexsolve_models.offline.problem import MAX_TICK, OfflineProblem
+from hexsolve_models.offline.problem import OfflineProblem
 
 Allowed = npt.NDArray[np.bool_]
 _NEVER = 2**40
@@ -90,17 +90,8 @@ def last_tick(problem: OfflineProblem, ratio: Fraction, w: int) -> int:
 
 
 def deadlines(problem: OfflineProblem, ratio: Fraction) -> list[int]:
-    """[W] largest F_w with R_w <= ratio.
-
-    Raises
-    ------
-    ValueError
-        If one of them is no tick.
-    """
-    last = [last_tick(problem, ratio, w) for w in range(problem.num_workflows)]
-    if max(last, default=0) > MAX_TICK // 2:
-        raise ValueError(f"deadline of tick {max(last)}: expected at most {MAX_TICK // 2}; use longer ticks")
-    return last
+    """[W] largest F_w with R_w <= ratio."""
+    return [last_tick(problem, ratio, w) for w in range(problem.num_workflows)]
 
 
 def least_above(problem: OfflineProblem, ratio: Fraction) -> Fraction:
