@@ -1,4 +1,4 @@
-"""Relaxations of an epoch that keep its queues: certified bounds, optima of small epochs. See models/README.md §9."""
+"""Relaxations of an epoch that keep its queues: certified bounds, optima of small epochs. See models/README.md §11."""
 
 from hexsolve_models.relaxations.ladder import EFFORTS, BestBound, best_bound
 

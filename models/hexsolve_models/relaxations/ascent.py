@@ -1,5 +1,5 @@
 """Lagrangian bound of the prefill pool: multipliers for the calls, cheapest queues for the machines. Knows `Pool`;
-knows no problem and no clock. Proofs: models/README.md §9.2 and §9.3.
+knows no problem and no clock. Proofs: models/README.md §11.2 and §11.3.
 
 Without "every call exactly once" the machines part: each takes the queue with the least price minus multipliers, which
 may repeat a call, though not twice in a row. The bound is what they pay plus the multipliers; subgradient steps raise

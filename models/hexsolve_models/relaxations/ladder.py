@@ -1,5 +1,5 @@
 """The best lower bound that a given effort buys, from the cheapest relaxation to the dearest. Knows the relaxations and
-their order; knows no clock. Proofs and figures: models/README.md §9.
+their order; knows no clock. Proofs and figures: models/README.md §11.
 
     bound = best_bound(problem, hint)     # bound.bound <= cost of every decision
 

@@ -1,5 +1,5 @@
 """The prefill pool of a problem as machines, jobs and prices of their ends. Knows `Problem` and an incumbent; knows no
-multipliers' values and no bound. Symbols and proofs: models/README.md §9.1.
+multipliers' values and no bound. Symbols and proofs: models/README.md §11.1.
 
 Left of the problem: every free call is done once on a prefill replica (unrelated machines, one call at a time), then
 follows its shortest transfer and decode. What a call costs depends on when its prefill ends, alone.

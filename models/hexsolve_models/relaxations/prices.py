@@ -1,5 +1,5 @@
 """What the end of a prefill costs, tick by tick. Knows workflows' costs as bends and what can follow a prefill; knows
-no queue and no incumbent. Symbols and proofs: models/README.md §9.1.
+no queue and no incumbent. Symbols and proofs: models/README.md §11.1.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Bends(NamedTuple):
 
 
 class Menu(NamedTuple):
-    """How a call can go on after its prefill, as far as its price goes (models/README.md §9.4).
+    """How a call can go on after its prefill, as far as its price goes (models/README.md §11.4).
 
     after, price : [K, M, J] fewest ticks from prefill end to finish, and what is to be paid for that.
     number : [K, M] options of each call behind each kind, 1..J, by `after`; dearer ones take longer for less.

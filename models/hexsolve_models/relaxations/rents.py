@@ -1,5 +1,5 @@
 """Rents: what a place on a decode replica is worth when every call there slows down all. Knows `Pool`; knows no prefill
-queue and no clock. Proofs: models/README.md §9.4.
+queue and no clock. Proofs: models/README.md §11.4.
 
 The number of calls on a replica ties them all together. Without that tie a call pays a rent for its place and for how
 few others it wants beside it, and a replica takes the calls that pay most. Rents are fitted to the incumbent's

@@ -1,5 +1,5 @@
 """Every way to put listed queues together, with a decode replica for every call. Knows arrays of prices and ticks;
-knows no problem and no multipliers. Proof: models/README.md §9.5.
+knows no problem and no multipliers. Proof: models/README.md §11.5.
 """
 
 from typing import NamedTuple
