@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from hexsolve_models import cost, earliest_finish, late_count, violations
 from hexsolve_models.bounds import NEVER, lower_bound
-from hexsolve_models.relaxations import EFFORTS, ascent, best_bound, exact, ladder, pool, prices, rents, together
+from hexsolve_models.relaxations import EFFORTS, ascent, best_bound, exact, pool, prices, rents, sharing, together
 from hexsolve_models.warm import warm_up_relaxations
 
-MODULES = (ascent, exact, prices, rents, together)
+MODULES = (ascent, exact, prices, rents, sharing, together)
 SEEDS = st.integers(0, 10**6)
 SOME_FEATURES = st.sets(st.sampled_from(FEATURES))
 
@@ -131,7 +131,6 @@ def test_compiled_is_interpreted(seed, num_calls, features):
     problem = random_problem(seed, num_calls, features=features)
     compiled = best_bound(problem)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ladder, "_PLANS", ladder._PLANS)
         for module in MODULES:
             for name, function in kernels(module).items():
                 patch.setattr(module, name, function.__wrapped__)

@@ -1,5 +1,7 @@
 """Everything compiled in this package, compiled or loaded from disk before the first problem is in a hurry."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from hexsolve_models.bounds import lower_bound, standalone
@@ -24,7 +26,7 @@ def warm_up_relaxations() -> None:
     from hexsolve_models.relaxations.prices import LEVELS
     from hexsolve_models.relaxations.rents import fit_rents
 
-    problem = _two_calls()
+    problem = replace(_two_calls(), workflow=np.zeros(2, dtype=np.int64), objective=total_stretch([0], [1], [0, 0]))
     pool = pool_of(problem, earliest_finish(problem, np.arange(2), compiled=True), 1000)
     assert pool is not None
     nothing = Multipliers(np.zeros(2), np.ones((2, LEVELS)))

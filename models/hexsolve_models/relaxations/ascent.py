@@ -17,6 +17,7 @@ from hexsolve_models.objective import Ints
 from hexsolve_models.relaxations.pool import Pool
 from hexsolve_models.relaxations.prices import FORBIDDEN, LEVELS, Floats, Menu, rounded_shares
 from hexsolve_models.relaxations.rents import Rents
+from hexsolve_models.relaxations.sharing import Sharing
 
 _MOST = 2.0**30  # multipliers stay below, so that no sum along a queue loses a digit
 _LEAST_VALUE = -(2.0**52)
@@ -99,6 +100,8 @@ def moved(start: Multipliers, pool: Pool, before: Rents | None, after: Rents | N
 
 
 class Ascent:
+    """Prices and tables of one pool, kept from step to step."""
+
     def __init__(self, pool: Pool, rents: Rents | None = None) -> None:
         self.pool = pool
         self.rents = rents
@@ -111,25 +114,19 @@ class Ascent:
         self.seen = np.zeros((3, (size // max(1, shortest) + 2) * pool.opens.size), dtype=np.int64)
         at = np.maximum(pool.opens[pool.first[:-1]][:, None], pool.release)
         self.tail_step = np.where(pool.ticks == 0, np.minimum(at, pool.last_step), pool.last_step)
-        # Shared calls side by side by workflow, so that sums over a workflow are sums over a slice.
-        shared = np.flatnonzero(pool.is_shared)
-        self.shared = shared[np.argsort(pool.flow[shared], kind="stable")]
-        flow = pool.flow[self.shared]
-        self.begins = np.flatnonzero(np.diff(flow, prepend=-1))
-        self.group = np.repeat(np.arange(self.begins.size), np.diff(np.append(self.begins, flow.size)))
-        self.width = np.minimum(np.diff(pool.level), pool.level[-2] - pool.level[-3])
+        self.sharing = Sharing(pool)
         self.filled = False
 
     def run(self, start: Multipliers, most_steps: int, is_over: Callable[[], bool]) -> Raised:
         pool = self.pool
         target = (pool.known - pool.base) * pool.scale
-        worth, part = self.project(start.worth, start.share[self.shared] * self.width)
-        best, kept, steps = 0.0, (np.zeros_like(worth), self.shares(part)), 0
+        worth, part = start.worth, self.sharing.parts(start.share)
+        best, kept, steps = 0.0, (np.zeros_like(worth), self.sharing.shares(part)), 0
         length, failed = 1.0, 0
         up, across = np.zeros_like(worth), np.zeros_like(part)
         while steps < most_steps and not is_over():
             steps += 1
-            share = self.shares(part)
+            share = self.sharing.shares(part)
             value, worth, slope, tilt = self.evaluate(worth, share)
             if value > best:
                 best, kept, failed = value, (worth, share), 0
@@ -144,13 +141,13 @@ class Ascent:
             if norm == 0.0:
                 break
             ahead = length * max(target - value, 1.0) / norm
-            worth, part = self.project(worth + ahead * up, part + ahead * across)
+            worth, part = np.clip(worth + ahead * up, -_MOST, _MOST), part + ahead * across
         return Raised(best, Multipliers(*kept), steps)
 
     def evaluate(self, worth: Floats, share: Floats) -> tuple[float, Floats, Floats, Floats]:
         """Value, the multipliers it is for, and the slopes of the value in `worth` and in shared costs."""
         pool = self.pool
-        if self.shared.size or not self.filled:
+        if self.sharing.calls.size or not self.filled:
             pool.prices(share, self.menu, self.prices, only_shared=self.filled)
             self.filled = True
         # What a queue cannot say - ends after the last step, calls shorter than a step - must not be worth more.
@@ -160,16 +157,10 @@ class Ascent:
         paid, seen = _cheapest_queues(
             pool.ticks, pool.release, pool.opens, pool.first, self.prices, worth, self.rows, self.seen
         )
-        call, kind, step = self.seen[:, :seen]
-        slope: Floats = (1 - np.bincount(call, minlength=worth.size)).astype(np.float64)
-        used = np.zeros((worth.size, LEVELS))
-        if self.shared.size:
-            of_shared = pool.is_shared[call]
-            call, kind, step = call[of_shared], kind[of_shared], step[of_shared]
-            np.add.at(used, call, self.levels_used(call, kind, step))
-        tilt = used[self.shared]
+        queues = self.seen[:, :seen]
+        slope: Floats = (1 - np.bincount(queues[0], minlength=worth.size)).astype(np.float64)
         value = paid + float(worth.sum()) - self.taken if paid > _LEAST_VALUE else 0.0
-        return value, worth, slope, tilt - self.mean(tilt)
+        return value, worth, slope, self.sharing.slopes(queues)
 
     def prices_by_decode(self, share: Floats) -> Floats:
         """[D, M, K, T + 1] prices with only one decode replica to choose from."""
@@ -187,42 +178,6 @@ class Ascent:
             )
             pool.prices(share, menu, prices[d])
         return prices
-
-    def levels_used(self, call: Ints, kind: Ints, step: Ints) -> Floats:
-        """[calls, LEVELS] which share of each level the workflow's cost fills when the call ends at a step."""
-        pool = self.pool
-        ready = np.maximum(pool.step * step + pool.after[kind, call], pool.earliest[kind, call]) + pool.tail[call]
-        tick, cost, slope = pool.bends
-        bend = np.maximum(0, (tick[pool.flow[call]] <= ready[:, None]).sum(axis=1) - 1)
-        at = pool.flow[call], bend
-        price = cost[at] + slope[at] * np.maximum(0, ready - tick[at])
-        used: Floats = np.clip((price[:, None] - pool.level[:-1]) / self.width, 0.0, 1.0)
-        return used
-
-    def mean(self, part: Floats) -> Floats:
-        """The mean over the calls of the workflow, for each call."""
-        if not part.size:
-            return part
-        size = np.diff(np.append(self.begins, part.shape[0]))
-        means: Floats = (np.add.reduceat(part, self.begins) / size[:, None])[self.group]
-        return means
-
-    def project(self, worth: Floats, part: Floats) -> tuple[Floats, Floats]:
-        """Near the multipliers given: worths from 0 to `_MOST`, parts >= 0 that add up to the width of their level."""
-        if part.size:
-            size = np.diff(np.append(self.begins, part.shape[0]))[:, None]
-            for _ in range(3):
-                part = np.maximum(part, 0.0)
-                part = part + ((self.width - np.add.reduceat(part, self.begins)) / size)[self.group]
-            part = np.maximum(part, 0.0)
-            part = part * (self.width / np.maximum(np.add.reduceat(part, self.begins), 1e-9))[self.group]
-        return np.clip(worth, -_MOST, _MOST), part
-
-    def shares(self, part: Floats) -> Floats:
-        """[M, LEVELS], rounded down so that no workflow counts more than once."""
-        share = np.ones((self.pool.calls.size, LEVELS))
-        share[self.shared] = rounded_shares(part / self.width * (1.0 - 1e-12))
-        return share
 
 
 @kernel

@@ -1,5 +1,5 @@
 """The exact optimum of a small problem without KV limits: every queue that can still be part of a better decision, and
-every way to put them together. Knows `Pool`, multipliers and rents; knows no clock. Proof: models/README.md §11.6.
+every way to put them together. Knows `Pool`, multipliers and rents; knows no clock. Proof: models/README.md §11.5.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 FORBIDDEN = 2.0**52  # price of an end outside a call's window: above every sum of multipliers
 LEVELS = 6  # parts of a workflow's cost that can be shared differently among its calls
 FULL = 2.0**28  # the incumbent's cost above the standalone bound, as prices count it
-_SHARE = 2.0**20  # shares are multiples of its inverse: products with prices are then exact
+SHARE = 2.0**20  # shares are multiples of its inverse: products with prices are then exact
 
 
 class OutOfRangeError(Exception):
@@ -55,7 +55,7 @@ class Menu(NamedTuple):
 
 def rounded_shares(share: Floats) -> Floats:
     """Rounded down to what multiplies exactly."""
-    shares: Floats = np.floor(share * _SHARE) / _SHARE
+    shares: Floats = np.floor(share * SHARE) / SHARE
     return shares
 
 
