@@ -114,6 +114,15 @@ def test_the_largest_are_sacrificed():
     assert req_bound(problem, Fraction(3, 4)).alpha == pytest.approx(1.0, rel=NEAR)
 
 
+def test_nothing_to_do_takes_no_time():
+    none = np.zeros((0, 1), dtype=np.int64)
+    empty, instant = line([], none, none, reference=[]), line([5], [0], [0], reference=[1])
+    for problem in (empty, instant):
+        for bound in (req_bound(problem, 0.5), max_stretch_bound(problem), mean_stretch_bound(problem)):
+            assert (bound.alpha, bound.resource) == (0.0, "path")
+        assert late_count_bound(problem, 0).count == 0
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from hexsolve_models.offline.problem import OfflineProblem
 Number = Fraction | float | int
 
 _LARGEST = 2.0**20  # stretch beyond which nothing is looked for
+_SMALLEST = 1e-6  # and below which nothing is told apart
 
 
 class InstanceBounds:
@@ -53,15 +54,17 @@ class InstanceBounds:
         if not 0 < share <= 1:
             raise ValueError(f"q = {q}: expected 0 < q <= 1")
         need = ceil(share * self._problem.num_workflows)
+        if not need:
+            return RatioBound(0.0, 0.0, (), "path")
         path = _down(sorted(self._least)[need - 1])
         low, proof = path, None
-        high = max(2.0 * low, 1e-3)
+        high = max(2.0 * low, 1.0)
         while high < _LARGEST:
             found = self._too_many(high, need)
             if found is None:
                 break
             low, proof, high = high, found, 2.0 * high
-        while high - low > relative_gap * high:
+        while high - low > relative_gap * high and high > _SMALLEST:
             middle = (low + high) / 2
             found = self._too_many(middle, need)
             if found is None:
