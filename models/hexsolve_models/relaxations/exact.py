@@ -98,10 +98,29 @@ def _calls(pool: Pool) -> Calls:
         crowding=crowding_of(pool),
         bound_here=bound_here_of(problem),
         uncrowded=problem.flat.uncrowded,
+        twin=_twins(pool),
         locked=np.stack((home, finish, problem.crowding_ticks[locked, home], problem.workflow[locked])),
         locked_own=np.floor(problem.objective.call_weight[locked] * pool.scale),
         bends=pool.bends,
     )
+
+
+def _twins(pool: Pool) -> Ints:
+    """[D] the last decode replica before it that differs in nothing that counts here; -1 if none, or with locked calls."""
+    bound_here = bound_here_of(pool.problem)
+    num_decode = bound_here.size
+    columns = (
+        pool.by_decode.reshape(-1, num_decode),
+        crowding_of(pool),
+        pool.problem.flat.uncrowded[None],
+        bound_here[None],
+    )
+    _, first, group = np.unique(np.vstack(columns), axis=1, return_index=True, return_inverse=True)
+    twin = np.full(num_decode, -1)
+    for kind in range(first.size):
+        alike = np.flatnonzero((group.ravel() == kind) & (bound_here == 0))
+        twin[alike[1:]] = alike[:-1]
+    return twin
 
 
 def _decision(pool: Pool, nodes: Listed, best: Best) -> Decision:

@@ -20,6 +20,9 @@ from hexsolve_models.relaxations.prices import FULL, LEVELS, Bends, Floats, Menu
 from hexsolve_models.windows import time_windows
 
 
+_MOST_SCALE = 16  # more makes what the others lose by one call more too large for a rent
+
+
 @dataclass(frozen=True, eq=False)
 class Pool:
     """M free calls on K kinds of machine; ends at 0..T steps of `step` ticks. All floats are integers, exactly.
@@ -166,7 +169,7 @@ def pool_of(problem: Problem, incumbent: Decision, most_cells: int) -> Pool | No
 
 def _scale(slack: int) -> float:
     if slack <= FULL:
-        return float(min(int(FULL) // slack, 2**20))
+        return float(min(int(FULL) // slack, _MOST_SCALE))
     return 0.5 ** (slack.bit_length() - 28)
 
 

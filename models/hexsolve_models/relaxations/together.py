@@ -36,6 +36,7 @@ class Calls(NamedTuple):
     crowding: Ints  # [M, D], -1 where it may not decode
     bound_here: Ints  # [D] locked calls
     uncrowded: Ints  # [D]
+    twin: Ints  # [D] an earlier replica that differs in nothing, or -1
     locked: Ints  # [4, L] replica, first finish with tail, crowding ticks and workflow
     locked_own: Floats  # [L]
     bends: Bends
@@ -203,6 +204,9 @@ def _choose_decodes(
             level -= 1
             continue
         tried[level] = j + 1
+        twin = calls.twin[option[m, j]]
+        if twin >= 0 and count[twin] == 0 and count[option[m, j]] == 0:
+            continue  # the same as with the twin
         where[m] = option[m, j]
         count[where[m]] += 1
         lost[level + 1] = lost[level] + slack[m, j]
