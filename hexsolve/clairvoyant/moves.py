@@ -74,7 +74,9 @@ def neighbour(
         return _swap(ahead, node, stretches, kept, late, blame, rng), kind
     if kind == "window":
         return _window(ahead, node, rng), kind
-    blamed = _draw(stretches, kept, blame.focus, _few(rng, 4), rng)
+    if kind == "feedback":
+        return _feedback(ahead, node, stretches, kept, rng), kind
+    blamed = _draw(stretches, kept, blame.focus, _few(rng, 4 + len(kept) // 20), rng)
     if kind == "calls":
         return _calls(ahead, node, blamed, rng), kind
     if kind == "pin":
@@ -82,12 +84,13 @@ def neighbour(
     return _squeeze(ahead, node, stretches, kept, blamed, rng), "squeeze"
 
 
-_KINDS = ("squeeze", "swap", "window", "calls", "pin")
-_WEIGHTS = (0.35, 0.2, 0.15, 0.15, 0.15)
+_KINDS = ("squeeze", "swap", "window", "calls", "pin", "feedback")
+_WEIGHTS = (0.3, 0.2, 0.15, 0.1, 0.1, 0.15)
 
 
 def _few(rng: np.random.Generator, most: int) -> int:
-    return int(min(most, rng.geometric(0.5)))
+    """1 to `most`; about a third of it in the mean where it is large, else mostly 1 or 2."""
+    return int(min(most, rng.geometric(min(0.5, 3.0 / most))))
 
 
 def _draw(stretches: Floats, among: Ints, focus: float, count: int, rng: np.random.Generator) -> Ints:
@@ -113,6 +116,14 @@ def _squeeze(
         around = np.intersect1d(_nearest(ahead, int(blamed[0]), 16), kept)
         at_ease = around[np.argsort(stretches[around])][: _few(rng, 6)]
         offset[at_ease] += node.unit[at_ease] * rng.exponential(0.4, len(at_ease))
+    return replace(node, offset=offset)
+
+
+def _feedback(ahead: Foresight, node: Node, stretches: Floats, kept: Ints, rng: np.random.Generator) -> Node:
+    """Everybody who counts is moved by a part of how far the stretch is from the middle of them."""
+    offset = node.offset.copy()
+    share = rng.uniform(0.05, 0.5)
+    offset[kept] -= share * node.unit[kept] * (stretches[kept] - np.median(stretches[kept]))
     return replace(node, offset=offset)
 
 

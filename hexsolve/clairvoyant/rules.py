@@ -17,7 +17,8 @@ import numpy as np
 from hexsolve.clairvoyant.foresight import Foresight
 from hexsolve.tables import Floats, Ints
 
-_ALPHAS = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 8.0)
+_ALPHAS = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
+_SLOWER = (1.0, 1.1, 1.25)  # a real pool is not as fast as one whose batches are always full
 
 
 def orders(ahead: Foresight) -> Iterator[tuple[str, Floats, Floats]]:
@@ -50,30 +51,28 @@ def sacrifices(ahead: Foresight, count: int) -> Iterator[tuple[str, Ints]]:
     """(name, workflows) of every way to choose `count` workflows that will not be on time; none if `count` is 0."""
     if count == 0:
         return
-    work = ahead.total_work
-    yield "most work", np.argsort(-work, kind="stable")[:count]
-    yield "most work per H_w", np.argsort(-work / ahead.reference, kind="stable")[:count]
-    dropped = _moore_hodgson(ahead, count)
-    if len(dropped) == count:
-        yield "Moore-Hodgson", dropped
+    for slower in _SLOWER:
+        yield f"Moore-Hodgson x {slower:g}", _moore_hodgson(ahead, count, slower)
+    by_work = np.argsort(-ahead.total_work, kind="stable")
+    yield "most work", by_work[:count]
 
 
-def _moore_hodgson(ahead: Foresight, count: int) -> Ints:
+def _moore_hodgson(ahead: Foresight, count: int, slower: float) -> Ints:
     """The workflows that are late at the least α at which at most `count` are (bisected), filled up by work."""
     low, high = 0.0, 1.0
-    while len(_late(ahead, high)) > count:
+    while len(_late(ahead, high, slower)) > count:
         high *= 2.0
     for _ in range(20):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if len(_late(ahead, middle)) > count else (low, middle)
-    late = _late(ahead, high)
+        low, high = (middle, high) if len(_late(ahead, middle, slower)) > count else (low, middle)
+    late = _late(ahead, high, slower)
     others = [w for w in np.argsort(-ahead.total_work, kind="stable").tolist() if w not in set(late)]
     return np.array([*late, *others][:count], dtype=np.int64)
 
 
-def _late(ahead: Foresight, alpha: float) -> list[int]:
+def _late(ahead: Foresight, alpha: float, slower: float) -> list[int]:
     """Workflows to leave out so that the others make `alpha`, the pool serving due dates on one fluid machine."""
-    work = ahead.total_work
+    work = slower * ahead.total_work
     due = ahead.release + alpha * ahead.reference
     late: list[int] = []
     busy_until = 0.0

@@ -9,7 +9,7 @@ trials ago. Deterministic by seed but for where a limit in seconds stops it.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
@@ -19,10 +19,10 @@ from hexsolve.clairvoyant.moves import Blame, Node, begin, neighbour
 from hexsolve.clairvoyant.objectives import Objective
 from hexsolve.clairvoyant.rules import orders, sacrifices, slack_key
 from hexsolve.errors import InputError
-from hexsolve.tables import Floats
+from hexsolve.tables import Floats, Ints
 
 _MEMORY = 15  # trials that late acceptance looks back
-_SHARPER = (1.1, 1.0, 0.9, 0.8)
+_COARSE, _FINE = (1.0, 0.8, 0.65), (1.1, 1.04)  # factors on what is reached, and around the best of those
 _RESTART = 120  # trials of an objective without a better value before its node is the best one again
 
 Simulate = Callable[[Node], Floats]
@@ -145,34 +145,31 @@ class _Run:
         return stretches
 
     def rules(self) -> None:
-        """Each order; the best ones with each number of workflows sacrificed; slack at about the best values so far."""
-        found = []
+        """Each order; then, for each number of workflows that may be sacrificed, slack around what is reached."""
         for name, key, unit in orders(self.ahead):
             if self.is_over:
                 return
-            node = begin(self.ahead, key, unit)
-            found.append((name, node, self.trial(name, node)))
+            self.trial(name, begin(self.ahead, key, unit))
         width = self.ahead.num_workflows
-        spare = {width - climb.best.objective.num_counted(width): climb for climb in self.climbs}
-        for count, climb in spare.items():
-            guide = climb.best.objective.guide
-            found.sort(key=lambda item: guide(item[2]))
-            for how, dropped in sacrifices(self.ahead, count):
-                for name, node, _ in found[:3]:
-                    if self.is_over:
-                        return
-                    self.trial(f"{name}, sacrificed: {how}", node.sacrifice(dropped))
-        for climb in self.climbs:
-            self._sharpen(climb)
+        for count, climb in {width - c.best.objective.num_counted(width): c for c in self.climbs}.items():
+            nobody = np.empty(0, dtype=np.int64)
+            for how, dropped in sacrifices(self.ahead, count) if count else (("", nobody),):
+                self._line(climb, f"slack, sacrificed: {how}" if how else "slack", dropped)
 
-    def _sharpen(self, climb: "_Climb") -> None:
-        """Slack at the value that is reached, and somewhat less: due dates that can just be met."""
-        for factor in _SHARPER:
-            if self.is_over or climb.is_done or climb.node is None:
-                return
-            alpha = climb.level * factor
-            node = begin(self.ahead, slack_key(self.ahead, alpha), self.ahead.reference)
-            self.trial("slack at what is reached", replace(node, dropped=climb.node.dropped))
+    def _line(self, climb: "_Climb", origin: str, dropped: Ints) -> None:
+        """The α of all due dates by itself: downwards from what is reached, then finer around the best."""
+        guides: dict[float, float] = {}
+        level = climb.level
+
+        def guide_at(factor: float) -> float:
+            if factor not in guides and not (self.is_over or climb.is_done):
+                node = begin(self.ahead, slack_key(self.ahead, level * factor), self.ahead.reference)
+                guides[factor] = climb.best.objective.guide(self.trial(origin, node.sacrifice(dropped)))
+            return guides.get(factor, inf)
+
+        best = min(_COARSE, key=guide_at)
+        for step in _FINE:
+            best = min((best, best * step, best / step), key=guide_at)
 
     def improve(self) -> None:
         """Neighbours of each objective's node in turn."""
