@@ -106,7 +106,7 @@ def _calls(pool: Pool) -> Calls:
 
 
 def _twins(pool: Pool) -> Ints:
-    """[D] the last decode replica before it that differs in nothing that counts here; -1 if none, or with locked calls."""
+    """[D] the last decode replica before it that differs in nothing; -1: none, or locked calls are there."""
     bound_here = bound_here_of(pool.problem)
     num_decode = bound_here.size
     columns = (

@@ -19,7 +19,6 @@ from hexsolve_models.problem import RATE_BLOCKS, Problem
 from hexsolve_models.relaxations.prices import FULL, LEVELS, Bends, Floats, Menu, bends, fill_prices
 from hexsolve_models.windows import time_windows
 
-
 _MOST_SCALE = 16  # more makes what the others lose by one call more too large for a rent
 
 
