@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 LatencyModel = Callable[[float, int], float]
 """(measured wall ms, waiting calls) -> ms after which the plan lands."""
 
-_EXPONENT = EpochParams().exponent  # of the projected cost by which a landed plan has to beat the fallback's
+_PARAMS = EpochParams()  # of the projected cost by which a landed plan has to beat the fallback's
 _ALWAYS = frozenset({"call_ready", "call_requeued", "replica_down", "replica_up"})
 
 
@@ -194,7 +194,7 @@ class PlacementEngine:
         plan = projected(snapshot, self._fallback_plan(snapshot))
         landed = self._landed(now_ms)
         if landed is not None:
-            fate, plan = _better(snapshot, plan, landed)
+            fate, plan = _better(snapshot, plan, landed, getattr(self.policy, "params", _PARAMS))
             self.stats.landed[fate] += 1
         self._plan = plan
         changed = adopt(self.state, plan)
@@ -240,14 +240,14 @@ class PlacementEngine:
         return plan
 
 
-def _better(snapshot: Snapshot, plan: Plan, landed: Plan) -> tuple[str, Plan]:
+def _better(snapshot: Snapshot, plan: Plan, landed: Plan, params: EpochParams) -> tuple[str, Plan]:
     """The fate of a landed plan, and the plan to adopt: the landed one, brought up to date, only if strictly better."""
     if landed.provenance == plan.provenance:
         return "nothing_new", plan
     updated = carry_over(snapshot, plan, landed) if len(plan) else None
     if updated is None:
         return "outdated", plan
-    if projects_better(snapshot, updated, plan, _EXPONENT):
+    if projects_better(snapshot, updated, plan, params):
         return "adopted", updated
     return "fallback_better", plan
 

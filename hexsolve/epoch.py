@@ -6,6 +6,7 @@ no clock.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from hexsolve.listplan import held_spans, plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.settle import settled_finish_ms
 from hexsolve.snapshot import Snapshot
-from hexsolve.stretch_cost import StretchCost, ratios
+from hexsolve.stretch_cost import StretchCost, lost, ratios
 from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL, Floats, Ints
 from hexsolve_models import Decision, Objective, Problem, timetable
 
@@ -33,17 +34,26 @@ class EpochParams:
     max_calls : calls in the problem, >= 1, the most urgent of the greedy plan; the rest keep their greedy placement.
         None: all of them here, as many as its budget is good for in the solver policy.
     exponent : k of the objective Σ_w R_w^k, >= 1 (`stretch_cost`).
+    target : deadline mode: the SLO scale α > 0 that as many workflows as possible are to meet, whatever becomes of the
+        others; None: the tail of all of them counts.
     """
 
     tick_ms: float = 1.0
     max_calls: int | None = None
     exponent: int = 4
+    target: float | None = None
 
     def __post_init__(self) -> None:
         for name, low in (("tick_ms", 1e-3), ("max_calls", 1), ("exponent", 1)):
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise InputError(f"{name} = {value!r}: expected a number >= {low}")
+        if self.target is not None and not 0 < self.target < inf:
+            raise InputError(f"target = {self.target!r}: expected a finite number > 0 or None")
+
+    def curve(self, snapshot: Snapshot, plan: Plan) -> StretchCost:
+        """What plans are compared by where `plan` is the one to beat."""
+        return StretchCost.around(snapshot, plan, self.exponent, self.target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,11 +145,14 @@ def _objective(
     elapsed, horizon = np.zeros(num_workflows), np.ones(num_workflows)
     elapsed[workflow] = np.maximum(0.0, snapshot.now_ms - snapshot.calls["arrival_ms"][rows])
     horizon[workflow] = whole_ms[rows]
-    return StretchCost.around(snapshot, greedy, params.exponent).objective(
+    is_lost = np.zeros(num_workflows, dtype=np.bool_)
+    np.logical_or.at(is_lost, workflow, lost(snapshot, rows, params.target))
+    return params.curve(snapshot, greedy).objective(
         _ticks(elapsed, params.tick_ms),
         np.maximum(1, _ticks(horizon, params.tick_ms)),
         _ticks(tail_ms[rows], params.tick_ms),
         np.ones(len(positions), dtype=np.int64),
+        is_lost,
     )
 
 
@@ -155,7 +168,9 @@ def projected_cost(snapshot: Snapshot, plan: Plan, curve: StretchCost) -> float:
     workflows, workflow = np.unique(snapshot.calls["workflow"][plan.rows[placed]], return_inverse=True)
     worst = np.zeros(len(workflows))
     np.maximum.at(worst, workflow, ratio)
-    return curve.total(worst)
+    is_lost = np.zeros(len(workflows), dtype=np.bool_)
+    np.logical_or.at(is_lost, workflow, lost(snapshot, plan.rows[placed], curve.target))
+    return curve.total(worst, is_lost)
 
 
 def projected_key(snapshot: Snapshot, plan: Plan, curve: StretchCost) -> tuple[int, float]:
@@ -163,9 +178,9 @@ def projected_key(snapshot: Snapshot, plan: Plan, curve: StretchCost) -> tuple[i
     return int(np.sum(~np.isfinite(plan.finish_ms))), projected_cost(snapshot, plan, curve)
 
 
-def projects_better(snapshot: Snapshot, plan: Plan, than: Plan, exponent: int) -> bool:
+def projects_better(snapshot: Snapshot, plan: Plan, than: Plan, params: EpochParams) -> bool:
     """Whether a plan places more calls, or as many at a strictly lower `projected_cost`."""
-    curve = StretchCost.around(snapshot, than, exponent)
+    curve = params.curve(snapshot, than)
     return projected_key(snapshot, plan, curve) < projected_key(snapshot, than, curve)
 
 

@@ -1,5 +1,7 @@
 """The translator between snapshots and problems, and the comparison of plans."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_states import IN_FLIGHT, adopt, busy_state, cluster, mixed_cluster, profile, push, ready
@@ -20,7 +22,7 @@ from hexsolve.policies.round_robin import RoundRobin
 from hexsolve.projection import step_ms
 from hexsolve.settle import settled_finish_ms
 from hexsolve.state import ClusterState
-from hexsolve.stretch_cost import StretchCost
+from hexsolve.stretch_cost import StretchCost, lost
 from hexsolve.tables import DECODE, WAIT_DECODE
 from hexsolve_models import earliest_finish, violations
 
@@ -250,6 +252,44 @@ def test_projected_cost_is_the_curve_at_each_workflow_s_worst_ratio(seed, expone
     assert projected_key(snapshot, greedy, curve) == (0, projected_cost(snapshot, greedy, curve))
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_with_a_target_lost_workflows_count_for_a_hundredth_in_problem_and_plan(seed):
+    snapshot, greedy, _, _ = epoch(seed)
+    calls = snapshot.calls[greedy.rows]
+    own_ms = calls["alone_finish_ms"] - calls["alone_start_ms"]
+    needed = (snapshot.now_ms + own_ms - calls["arrival_ms"]) / calls["horizon_ms"]
+    target = float(np.median(needed))
+    is_lost = lost(snapshot, greedy.rows, target)
+    assert np.array_equal(is_lost, needed > target)
+    assert not lost(snapshot, greedy.rows, None).any()
+    params = EpochParams(target=target)
+    curve = params.curve(snapshot, greedy)
+    assert (curve.reference, curve.target) == (target, target)
+    workflows = np.unique(calls["workflow"])
+    gone = np.array([is_lost[calls["workflow"] == w].any() for w in workflows])
+    finish = settled_finish_ms(snapshot, greedy)
+    ratio = (finish - calls["arrival_ms"]) / calls["horizon_ms"]
+    worst = np.array([ratio[calls["workflow"] == w].max() for w in workflows])
+    alike = StretchCost(curve.exponent, target)
+    expected = sum(alike.total(worst[w : w + 1]) / (100 if gone[w] else 1) for w in range(len(workflows)))
+    assert projected_cost(snapshot, greedy, curve) == pytest.approx(expected)
+    problem, _ = to_problem(snapshot, greedy, params)
+    full = replace(curve, target=None).objective(*_ages(snapshot, greedy, workflows))
+    for w, share in enumerate(np.where(gone, 100, 1)):
+        for finish_tick in (10**3, 10**5, 10**7):
+            expected = full.workflow_cost(w, finish_tick) / share
+            assert problem.objective.workflow_cost(w, finish_tick) == pytest.approx(expected, rel=0.1, abs=300)
+
+
+def _ages(snapshot, greedy, workflows):
+    """What `StretchCost.objective` takes, by workflow in the problem's order; calls as the greedy plan has them."""
+    calls = snapshot.calls[greedy.rows]
+    first = [int(np.flatnonzero(calls["workflow"] == w)[0]) for w in workflows]
+    elapsed = np.ceil(snapshot.now_ms - calls["arrival_ms"][first]).astype(int)
+    tail = np.zeros(len(calls), int)
+    return elapsed, np.ceil(calls["horizon_ms"][first]).astype(int), tail, np.ones(len(calls), int)
+
+
 def test_a_plan_that_places_fewer_calls_is_not_better():
     state = busy_state(1, mixed_cluster())
     snapshot = state.snapshot(state.clock_ms)
@@ -260,9 +300,9 @@ def test_a_plan_that_places_fewer_calls_is_not_better():
     curve = StretchCost.around(snapshot, greedy, 8)
     assert projected_cost(snapshot, fewer, curve) < projected_cost(snapshot, greedy, curve)
     assert projected_key(snapshot, fewer, curve)[0] == 1
-    assert not projects_better(snapshot, fewer, greedy, 8)
-    assert projects_better(snapshot, greedy, fewer, 8)
-    assert not projects_better(snapshot, greedy, greedy, 8)
+    assert not projects_better(snapshot, fewer, greedy, EpochParams())
+    assert projects_better(snapshot, greedy, fewer, EpochParams())
+    assert not projects_better(snapshot, greedy, greedy, EpochParams())
 
 
 def test_a_plan_without_projection_can_be_projected():

@@ -26,7 +26,8 @@ NAMES = sorted(POLICIES)
 
 def policy_of(name):
     """The policy, reproducible where it uses a solver."""
-    return SolverPolicy(deterministic=0.01) if name == "solver" else build_policy(name)
+    policy = build_policy(name)
+    return dataclasses.replace(policy, deterministic=0.01) if isinstance(policy, SolverPolicy) else policy
 
 
 def busy(seed, kv_tokens=4_000):

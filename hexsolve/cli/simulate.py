@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 @click.option("--epoch-ms", default=0.0, show_default=True, help="Least time between two solver plans.")
 @click.option("--deterministic", is_flag=True, help="Same result on every run: work limits, a fixed planning latency.")
 @click.option("--predictor", default="oracle", show_default=True, metavar="SPEC", help="oracle, noisy:SIGMA, learned.")
+@click.option(
+    "--declared", default=0.0, show_default=True, metavar="SHARE", help="Workflows that tell their structure."
+)
 @click.option("--no-prefix-reuse", is_flag=True, help="Prefill replicas keep no prefixes.")
 @click.option(
     "--fault", "faults", multiple=True, metavar="REPLICA@DOWN[-UP]", help="Such as D0-H200@20s-45s; repeatable."
@@ -61,6 +64,7 @@ def simulate_command(
     epoch_ms: float,
     deterministic: bool,
     predictor: str,
+    declared: float,
     no_prefix_reuse: bool,
     faults: tuple[str, ...],
     alpha: str,
@@ -85,7 +89,7 @@ def simulate_command(
 
     names = known_policies(parse_names(policies))
     scales, slo = parse_scales(alpha), parse_scales(str(slo), "slo")[0]
-    engine = EngineOptions(budget_ms, epoch_ms, deterministic)
+    engine = EngineOptions(budget_ms, epoch_ms, deterministic, declared)
     choice = None if arrivals is None else parse_arrivals(arrivals)
     check_targets({"--json": json_target, "--timeline": timeline, "--plot": plot})
     cluster = load_cluster(cluster_source)

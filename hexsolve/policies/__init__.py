@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hexsolve.epoch import EpochParams
 from hexsolve.errors import InputError
 from hexsolve.policies.autellix import AutellixAtlas, AutellixPlas
 from hexsolve.policies.cache_aware import CacheAware
@@ -12,6 +13,7 @@ from hexsolve.policies.heft import Heft
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policies.hexgen_flow import HexgenFlow
 from hexsolve.policies.llumnix import LlumnixPd
+from hexsolve.policies.lookahead import Lookahead
 from hexsolve.policies.mdd import Mdd
 from hexsolve.policies.mooncake import Mooncake
 from hexsolve.policies.round_robin import RoundRobin
@@ -23,6 +25,7 @@ from hexsolve.policies.thunder_agent import ThunderAgent
 from hexsolve.policies.workflow_edf import WorkflowEdf
 from hexsolve.policies.workflow_fcfs import WorkflowFcfs
 from hexsolve.policies.workflow_llf import WorkflowLlf
+from hexsolve.policies.workflow_triage import WorkflowTriage
 from hexsolve.policies.wspt import Wspt
 from hexsolve.policy import Policy
 
@@ -68,6 +71,13 @@ POLICIES: dict[str, PolicyInfo] = {
             "Jackson 1955; due dates of HexAGenT §7.2",
             "earliest due date of the workflow first, earliest projected finish",
             WorkflowEdf,
+        ),
+        PolicyInfo(
+            "workflow-triage",
+            "inspired",
+            "Moore, Hodgson 1968; due dates of HexAGenT §7.2",
+            "earliest due date first, workflows that cannot meet theirs behind the others",
+            WorkflowTriage,
         ),
         PolicyInfo(
             "autellix-plas",
@@ -182,11 +192,25 @@ POLICIES: dict[str, PolicyInfo] = {
             HexAgent,
         ),
         PolicyInfo(
+            "lookahead",
+            "ours",
+            "docs/lookahead.md",
+            "hexagent, by marginal cost of whole workflows where somebody declares their structure",
+            Lookahead,
+        ),
+        PolicyInfo(
             "solver",
             "ours",
             "docs/design.md",
             "greedy plan improved by compiled search and CP-SAT within a budget, never worse by the referee",
             SolverPolicy,
+        ),
+        PolicyInfo(
+            "solver-deadline",
+            "ours",
+            "docs/lookahead.md",
+            "the solver in deadline mode: as many workflows as possible within twice their standalone makespan",
+            lambda: SolverPolicy(params=EpochParams(target=2.0), name="solver-deadline"),
         ),
     )
 }

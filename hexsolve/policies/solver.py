@@ -19,7 +19,6 @@ from hexsolve.policies.workflow_edf import WorkflowEdf
 from hexsolve.policy import Plan, Policy
 from hexsolve.portfolio import Step, may_use_workers
 from hexsolve.snapshot import Snapshot
-from hexsolve.stretch_cost import StretchCost
 from hexsolve.workers import WorkerPool
 from hexsolve_models import Problem, cost, violations
 
@@ -174,7 +173,7 @@ class SolverPolicy:
         if unusable:
             return greedy, receipt | {"outcome": unusable}
         optimal, price = result.status.name == "OPTIMAL", cost(problem, result.decision)
-        curve = StretchCost.around(snapshot, greedy, self.params.exponent)
+        curve = self.params.curve(snapshot, greedy)
         before = projected_key(snapshot, greedy, curve)  # also where it is not needed: the rehearsal compiles it
         receipt |= {"objective": price, "gap": max(0.0, (price - result.bound) / price) if price > 0 else 0.0}
         if price >= greedy_cost:

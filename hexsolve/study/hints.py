@@ -26,6 +26,23 @@ def typical_lengths(history: Iterable[Workflow]) -> Means:
     return {key: (tokens / n, outputs / n, delay / n) for key, (n, tokens, outputs, delay) in sums.items()}
 
 
+def declare_mutually(workload: Workload, *, share: float = 1.0, seed: int = 0) -> dict[str, tuple[DeclaredCall, ...]]:
+    """`declare` with the means of the other half of the same workload: no length tells of its own workflow.
+
+    Raises
+    ------
+    InputError
+        If `share` is out of range.
+    """
+    halves = workload.workflows[::2], workload.workflows[1::2]
+    hints: dict[str, tuple[DeclaredCall, ...]] = {}
+    for half, other in (halves, halves[::-1]):
+        own = {workflow.workflow_id for workflow in half}
+        told = declare(workload, typical_lengths(other), share=share, seed=seed)
+        hints |= {name: calls for name, calls in told.items() if name in own}
+    return hints
+
+
 def declare(
     workload: Workload, means: Means, *, share: float = 1.0, seed: int = 0
 ) -> dict[str, tuple[DeclaredCall, ...]]:
@@ -44,7 +61,7 @@ def declare(
     if not 0.0 <= share <= 1.0:
         raise InputError(f"share = {share!r}: expected a number in 0..1")
     told = np.random.default_rng(seed).random(len(workload.workflows)) < share
-    hints = {}
+    hints: dict[str, tuple[DeclaredCall, ...]] = {}
     for workflow, is_told in zip(workload.workflows, told.tolist(), strict=True):
         if is_told:
             calls = [_expected(call, means.get((workflow.workflow_class, call.kind))) for call in workflow.calls]

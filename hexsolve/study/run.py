@@ -28,6 +28,7 @@ from hexsolve.sim import (
     standalone_makespans,
     stretches,
 )
+from hexsolve.study.hints import declare_mutually
 from hexsolve.workflow import Workload
 
 OnDecision = Callable[[float], None]
@@ -44,17 +45,21 @@ class EngineOptions:
     epoch_ms : least simulated time between the starts of two such plans, >= 0.
     deterministic : solve under a work limit and charge exactly `budget_ms`, so that a run can be repeated bit for bit;
         otherwise solve under a wall limit and charge the wall time it took.
+    declared : share 0..1 of workflows that declare their structure with typical lengths (`study.hints`).
     """
 
     budget_ms: float = 50.0
     epoch_ms: float = 0.0
     deterministic: bool = False
+    declared: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.budget_ms < np.inf:
             raise InputError(f"budget_ms = {self.budget_ms!r}: expected a finite number > 0")
         if not 0 <= self.epoch_ms < np.inf:
             raise InputError(f"epoch_ms = {self.epoch_ms!r}: expected a finite number >= 0")
+        if not 0 <= self.declared <= 1:
+            raise InputError(f"declared = {self.declared!r}: expected a share in 0..1")
 
     @property
     def deterministic_limit(self) -> float | None:
@@ -210,8 +215,16 @@ def run_policy(
         predictor = parse_predictor(predictor, workload, seed)
     port: EnginePort = engine if wrap is None else wrap(engine)
     started_s = time.process_time()
+    share = 0.0 if engine_options is None else engine_options.declared
     result = simulate(
-        cluster, workload, port, predictor=predictor, prefix_reuse=prefix_reuse, options=sim_options, seed=seed
+        cluster,
+        workload,
+        port,
+        predictor=predictor,
+        prefix_reuse=prefix_reuse,
+        options=sim_options,
+        seed=seed,
+        declared=declare_mutually(workload, share=share, seed=seed) if share else None,
     )
     return _row(cluster, policy, seed, engine, result, alone_ms, time.process_time() - started_s)
 

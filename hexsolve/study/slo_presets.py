@@ -12,7 +12,9 @@ Req95 of 2.1 even when all arrive at once.
 
 from typing import Any
 
-_POLICIES = ["workflow-fcfs", "workflow-llf", "hexagent", "solver"]
+_BASELINES = ["workflow-fcfs", "workflow-llf", "workflow-edf", "hexgen-flow", "srpt", "autellix-atlas"]
+_POLICIES = [*_BASELINES, "hexagent", "solver"]
+_DECLARED = {"label": "solver, declared", "policy": "solver", "engine": {"declared": 1.0}}
 _PAPER_CLUSTERS = [
     "hetero-1-llama-70b",
     "hetero-2-llama-70b",
@@ -35,6 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "name": "paper",
         "policies": _POLICIES,
+        "variants": [_DECLARED],
         "num_seeds": 5,
         "grids": [
             _at_rate("sharegpt", 100, 10.0),
@@ -50,6 +53,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ladder": {
         "name": "ladder",
         "policies": _POLICIES,
+        "variants": [_DECLARED],
         "num_seeds": 3,
         "grids": [
             {
@@ -63,7 +67,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "sensitivity": {
         "name": "sensitivity",
-        "policies": _POLICIES,
+        "policies": ["workflow-fcfs", "workflow-edf", "hexagent", "solver"],
         "num_seeds": 5,
         "grids": [
             {
@@ -94,7 +98,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "quick": {
         "name": "quick",
-        "policies": _POLICIES,
+        "policies": ["workflow-fcfs", "workflow-edf", "hexagent", "solver"],
         "num_seeds": 2,
         "grids": [
             {
