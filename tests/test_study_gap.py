@@ -245,6 +245,23 @@ def test_one_command_for_a_trace_of_ones_own(tmp_path: Path) -> None:
     assert "brackets" not in again.output
 
 
+@pytest.mark.parametrize(
+    ("options", "loads"),
+    [([], ["recorded"]), (["--burst"], ["burst"]), (["--loads", "0.5,2"], ["ρ 0.5", "ρ 2"])],
+    ids=["as-recorded", "burst", "loads"],
+)
+def test_a_file_keeps_its_arrivals_unless_told_otherwise(options: list[str], loads: list[str], tmp_path: Path) -> None:
+    write_workload(place(3).build(7), tmp_path / "mine.jsonl")
+    write_workload(place(3, Load("burst")).build(7), tmp_path / "timeless.jsonl")
+    common = ["--cluster", "demo", "--policies", "srpt", "--budget-s", "0.1", "--jobs", "1", "--no-plots", "--quiet"]
+    sources = f"{tmp_path / 'mine.jsonl'},{tmp_path / 'timeless.jsonl'}"
+    result = hexsolve("--workload", sources, *common, *options, "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "gap.json").read_text())["instances"]
+    labels = {name: [i["load"]["label"] for i in found if i["workload"] == name] for name in ("mine", "timeless")}
+    assert labels == {"mine": loads, "timeless": loads if options else ["ρ 1"]}
+
+
 def test_a_dry_run_computes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "none"
     result = hexsolve(

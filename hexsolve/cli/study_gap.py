@@ -25,7 +25,7 @@ _POLICIES = "workflow-fcfs,workflow-llf,srpt,hexagent,solver"
 @click.option("--workload", "sources", multiple=True, required=True, metavar="NAME|FILE[,...]", help="Or your trace.")
 @click.option("--cluster", "clusters", multiple=True, required=True, metavar="NAME|FILE[,...]", help="Repeatable.")
 @click.option("--policies", "--policy", multiple=True, default=(_POLICIES,), show_default=True, metavar="P[,P...]")
-@click.option("--loads", metavar="RHO[,RHO...]", help="Utilisations (a name: 1.0; a file: its own times).")
+@click.option("--loads", metavar="RHO[,RHO...]", help="Utilisations (default: a file's own times, else 1.0).")
 @click.option("--burst", is_flag=True, help="All workflows at once, too.")
 @click.option("--workflows", type=int, metavar="N", help="How many (a name: 100, a file: all it has).")
 @click.option("--seeds", default=1, show_default=True, metavar="K", help="Seeds S to S+K-1.")
@@ -98,7 +98,7 @@ def gap_command(
 def _grids(
     sources: Sequence[str], clusters: list[str], workflows: int | None, loads: str | None, *, burst: bool
 ) -> "list[Grid]":
-    """A grid for names and one for files, which record their own times."""
+    """A grid for files that keep their own times of arrival, and one for everything that arrives at a load."""
     from hexsolve.generate import NAMES
     from hexsolve.study.slo_config import Grid
 
@@ -107,14 +107,22 @@ def _grids(
     if workflows is not None and workflows < 1:
         raise InputError(f"workflows = {workflows}: expected an integer >= 1")
     rho = [] if loads is None else list(parse_scales(loads, "loads"))
-    names, files = ([name for name in sources if (name in NAMES) == named] for named in (True, False))
-    grid = partial(Grid, clusters=clusters, workflows=workflows, burst=burst)
-    grids = []
-    if names:
-        grids.append(grid(workloads=names, rho=rho or ([] if burst else [1.0])))
-    if files:
-        grids.append(grid(workloads=files, rho=rho, recorded=not rho and not burst))
+    recorded = [] if rho or burst else [name for name in sources if name not in NAMES and _records_arrivals(name)]
+    others = [name for name in sources if name not in recorded]
+    grid = partial(Grid, clusters=clusters, workflows=workflows)
+    grids = [grid(workloads=recorded, recorded=True)] if recorded else []
+    if others:
+        grids.append(grid(workloads=others, rho=rho or ([] if burst else [1.0]), burst=burst))
     return grids
+
+
+def _records_arrivals(source: str) -> bool:
+    """Whether the file has more than one time of arrival; what is no file is somebody else's error."""
+    from hexsolve.io import read_workload
+
+    if not Path(source).is_file():
+        return False
+    return read_workload(source).workflows[-1].arrival_ms > 0.0
 
 
 def _cells(
