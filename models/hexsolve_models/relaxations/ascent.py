@@ -15,7 +15,7 @@ from hexsolve_models.alone import NEVER
 from hexsolve_models.jit import kernel
 from hexsolve_models.objective import Ints
 from hexsolve_models.relaxations.pool import Pool
-from hexsolve_models.relaxations.prices import FORBIDDEN, LEVELS, Floats, Menu, rounded_shares
+from hexsolve_models.relaxations.prices import FORBIDDEN, LEVELS, Floats, fill_finishes, rounded_shares
 from hexsolve_models.relaxations.rents import Rents
 from hexsolve_models.relaxations.sharing import Sharing
 
@@ -162,22 +162,29 @@ class Ascent:
         value = paid + float(worth.sum()) - self.taken if paid > _LEAST_VALUE else 0.0
         return value, worth, slope, self.sharing.slopes(queues)
 
-    def prices_by_decode(self, share: Floats) -> Floats:
-        """[D, M, K, T + 1] prices with only one decode replica to choose from."""
-        pool, problem = self.pool, self.pool.problem
-        prices = np.full((problem.num_decode, *self.prices.shape), FORBIDDEN)
-        after = pool.by_decode
-        for d in range(problem.num_decode):
-            rent = np.zeros(self.menu.relief.size) if self.rents is None else self.rents.price[:, d]
-            menu = Menu(
-                np.ascontiguousarray(after[:, :, d, None]),
-                np.ascontiguousarray(np.broadcast_to(rent[None, :, None], (*after.shape[:2], 1))),
-                (after[:, :, d] < NEVER).astype(np.int64),
-                self.menu.relief,
-                self.menu.most,
-            )
-            pool.prices(share, menu, prices[d])
-        return prices
+    def finishes(self, share: Floats) -> tuple[Floats, Ints]:
+        """[M, F] price of every finish of a call, rents apart, and [M] the first of them; for steps of one tick."""
+        pool = self.pool
+        first = np.where(pool.ticks >= 0, pool.earliest, NEVER).min(axis=0)
+        longest = np.where(pool.by_decode < NEVER, pool.by_decode, 0).max(axis=(0, 2))
+        soonest = np.where(pool.ticks >= 0, pool.earliest, 0).max(axis=0)
+        last = np.minimum(pool.latest, np.maximum(pool.last_step + longest, soonest) + self.menu.most)
+        length = np.maximum(0, last - first + 1)
+        rows = np.full((length.size, length.max(initial=1)), FORBIDDEN)
+        fill_finishes(
+            rows,
+            first,
+            length,
+            share,
+            pool.level,
+            pool.flow,
+            self.menu.relief,
+            pool.tail,
+            pool.alone,
+            pool.own,
+            pool.bends,
+        )
+        return rows, first
 
 
 @kernel

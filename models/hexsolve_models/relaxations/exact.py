@@ -18,7 +18,6 @@ from hexsolve_models.relaxations.together import Best, Calls, Listed, put_togeth
 from hexsolve_models.timetable import timetable
 
 MOST_CALLS = 62  # a set of calls is one integer
-_MOST_CELLS = 2**24  # prices by decode replica: 128 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +49,7 @@ def search_all(
     most_work
         Steps to search at most, about 5 nanoseconds each.
     """
-    problem = pool.problem
-    num_decode = problem.num_decode
-    cells = pool.ticks.size * num_decode * (pool.last_step + 1)
-    if pool.calls.size > MOST_CALLS or pool.step > 1 or pool.scale < 1.0 or cells > _MOST_CELLS:
+    if pool.calls.size > MOST_CALLS or pool.step > 1 or pool.scale < 1.0:
         return None
     ascent = Ascent(pool, rents)
     value, worth, _, _ = ascent.evaluate(multipliers.worth, multipliers.share)
@@ -72,8 +68,7 @@ def search_all(
     queue = queue[np.lexsort((nodes.price[queue], nodes.machine[queue]))]
     best = Best(np.full(1, limit), np.full(pool.opens.size, -1), np.full(pool.calls.size, -1))
     work = put_together(
-        value, pool.scale, most_work, queue, nodes, ascent.prices, ascent.prices_by_decode(multipliers.share),
-        _calls(pool), best,
+        value, pool.scale, most_work, queue, nodes, ascent.prices, _calls(pool, rents, ascent, multipliers), best
     )  # fmt: skip
     if work < 0:
         return None
@@ -81,8 +76,9 @@ def search_all(
     return Exact(pool.cost(best.price[0]), decision, queue.size, work)
 
 
-def _calls(pool: Pool) -> Calls:
+def _calls(pool: Pool, rents: Rents | None, ascent: Ascent, multipliers: Multipliers) -> Calls:
     problem = pool.problem
+    prices, begin = ascent.finishes(multipliers.share)
     locked = np.flatnonzero(~problem.is_free)
     home = problem.locked_decode[locked]
     finish = standalone(problem).finish[locked] + problem.objective.tail_ticks[locked]
@@ -102,6 +98,9 @@ def _calls(pool: Pool) -> Calls:
         locked=np.stack((home, finish, problem.crowding_ticks[locked, home], problem.workflow[locked])),
         locked_own=np.floor(problem.objective.call_weight[locked] * pool.scale),
         bends=pool.bends,
+        rent=np.zeros(pool.by_decode.shape[1:]) if rents is None else rents.price,
+        finish=prices,
+        begin=begin,
     )
 
 

@@ -117,13 +117,10 @@ def fill_prices(
     step: int, grain: int, ticks: Ints, menu: Menu, earliest: Ints, latest: Ints, tail: Ints, alone: Ints, own: Floats,
     bends: Bends,
 ) -> None:  # fmt: skip
-    """Fill [M, K, T + 1], see `Pool.prices`.
-
-    Straight runs between two bends or levels, so that the inner loop is a multiply and an add.
-    """
+    """Fill [M, K, T + 1], see `Pool.prices`."""
     after, price, number, relief, most = menu
     curve_tick, curve_price, curve_slope = bends
-    num_bends, num_levels, size = curve_tick.shape[1], share.shape[1], prices.shape[2]
+    size = prices.shape[2]
     last = size - 1
     row = np.empty(1)
     for m in range(flow.size):
@@ -131,39 +128,19 @@ def fill_prices(
             continue
         w = flow[m]
         # The price of every finish, in steps of `grain` ticks from the first one on.
-        start, end = np.int64(FORBIDDEN), np.int64(0)
+        start, end = int(FORBIDDEN), 0
         for k in range(ticks.shape[0]):
             if ticks[k, m] >= 0 and number[k, m] > 0:
-                start = min(start, earliest[k, m])
-                end = max(end, earliest[k, m], step * last + after[k, m, number[k, m] - 1])
-        end = min(latest[m], max(end, start) + most[m])
+                start = min(start, int(earliest[k, m]))
+                end = max(end, int(earliest[k, m]), int(step * last + after[k, m, number[k, m] - 1]))
+        end = min(int(latest[m]), max(end, start) + int(most[m]))
         length = (end - start) // grain + 1 if end >= start else 0
         if length > row.size:
             row = np.empty(2 * length)
-        i, q, part, below = 0, 0, 0, 0.0  # `below`: shares of all levels under `part`
-        while i < length:
-            now = start + grain * i + tail[m]
-            while q + 1 < num_bends and curve_tick[w, q + 1] <= now:
-                q += 1
-            origin, value, rate = curve_tick[w, q], curve_price[w, q], curve_slope[w, q]
-            stop = curve_tick[w, q + 1] if q + 1 < num_bends else now + grain * length
-            if now < origin:
-                stop, rate = origin, 0.0
-            here = value + rate * (now - origin)
-            while part + 1 < num_levels and here >= level[part + 1]:
-                below += share[m, part] * (level[part + 1] - level[part])
-                part += 1
-            if rate > 0.0 and part + 1 < num_levels:
-                stop = min(stop, origin + np.int64(np.ceil((level[part + 1] - value) / rate)))
-            stop = min(length, max(i + 1, (stop - 1 - start - tail[m]) // grain + 1))
-            offset, factor = below + share[m, part] * (value - level[part]), share[m, part] * rate
-            gone, late = start + tail[m] - origin, start - alone[m]
-            for j in range(i, stop):
-                row[j] = np.floor(offset + factor * (grain * j + gone)) + own[m] * (grain * j + late)
-            i = stop
-        if relief[m] > 0.0:
-            for j in range(length - 2, -1, -1):
-                row[j] = min(row[j], row[j + 1] - relief[m] * grain)
+        _fill_row(
+            row, length, start, grain, share[m], level, tail[m], alone[m], own[m], relief[m], curve_tick[w],
+            curve_price[w], curve_slope[w],
+        )  # fmt: skip
         lost = relief[m] * (grain - 1)
         for k in range(ticks.shape[0]):
             if ticks[k, m] < 0:
@@ -189,3 +166,54 @@ def fill_prices(
                         prices[m, k, t] = min(
                             prices[m, k, t], np.floor(row[(step * t + behind - start) // grain] + extra)
                         )
+
+
+@kernel
+def fill_finishes(
+    rows: Floats, first: Ints, length: Ints, share: Floats, level: Floats, flow: Ints, relief: Floats, tail: Ints,
+    alone: Ints, own: Floats, bends: Bends,
+) -> None:  # fmt: skip
+    """Fill [M, F]: the price of every finish of a call, tick by tick from `first` on, apart from what the menu adds."""
+    curve_tick, curve_price, curve_slope = bends
+    for m in range(flow.size):
+        w = flow[m]
+        _fill_row(
+            rows[m], length[m], first[m], 1, share[m], level, tail[m], alone[m], own[m], relief[m], curve_tick[w],
+            curve_price[w], curve_slope[w],
+        )  # fmt: skip
+
+
+@kernel
+def _fill_row(
+    row: Floats, length: int, start: int, grain: int, share: Floats, level: Floats, tail: int, alone: int, own: float,
+    relief: float, tick: Ints, price: Floats, slope: Floats,
+) -> None:  # fmt: skip
+    """The price of finishes `start`, `start + grain`, ... of one call.
+
+    Straight runs between two bends or levels, so that the inner loop is a multiply and an add.
+    """
+    num_bends, num_levels = tick.size, share.size
+    i, q, part, below = 0, 0, 0, 0.0  # `below`: shares of all levels under `part`
+    while i < length:
+        now = start + grain * i + tail
+        while q + 1 < num_bends and tick[q + 1] <= now:
+            q += 1
+        origin, value, rate = tick[q], price[q], slope[q]
+        stop = tick[q + 1] if q + 1 < num_bends else now + grain * length
+        if now < origin:
+            stop, rate = origin, 0.0
+        here = value + rate * (now - origin)
+        while part + 1 < num_levels and here >= level[part + 1]:
+            below += share[part] * (level[part + 1] - level[part])
+            part += 1
+        if rate > 0.0 and part + 1 < num_levels:
+            stop = min(stop, origin + np.int64(np.ceil((level[part + 1] - value) / rate)))
+        stop = min(length, max(i + 1, (stop - 1 - start - tail) // grain + 1))
+        offset, factor = below + share[part] * (value - level[part]), share[part] * rate
+        gone, late = start + tail - origin, start - alone
+        for j in range(i, stop):
+            row[j] = np.floor(offset + factor * (grain * j + gone)) + own * (grain * j + late)
+        i = stop
+    if relief > 0.0:
+        for j in range(length - 2, -1, -1):
+            row[j] = min(row[j], row[j + 1] - relief * grain)

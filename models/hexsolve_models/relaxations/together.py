@@ -39,6 +39,9 @@ class Calls(NamedTuple):
     twin: Ints  # [D] an earlier replica that differs in nothing, or -1
     locked: Ints  # [4, L] replica, first finish with tail, crowding ticks and workflow
     locked_own: Floats  # [L]
+    rent: Floats  # [M, D]
+    finish: Floats  # [M, F] price of every finish, rents apart
+    begin: Ints  # [M] the first of them
     bends: Bends
 
 
@@ -52,14 +55,12 @@ class Best(NamedTuple):
 
 @kernel
 def put_together(
-    value: float, unit: float, most_work: int, queue: Ints, nodes: Listed, prices: Floats, by_decode: Floats,
-    calls: Calls, best: Best,
+    value: float, unit: float, most_work: int, queue: Ints, nodes: Listed, prices: Floats, calls: Calls, best: Best
 ) -> int:  # fmt: skip
     """One queue per machine, every call in one of them, a decode replica for each, at the least relaxed cost.
 
     `queue` lists nodes by machine and price; `value` is what the cheapest queues cost with all worths, `unit` the least
-    difference between costs; `prices` [M, K, T + 1] and `by_decode` [D, M, K, T + 1] with only one replica to choose
-    from. Fills `best`; returns the work done, or -1 if it was too much.
+    difference between costs; `prices` [M, K, T + 1]. Fills `best`; returns the work done, or -1 if it was too much.
     """
     num_machines, num_calls = calls.kind.size, calls.flow.size
     taken = np.full(num_machines, -1)
@@ -146,9 +147,7 @@ def put_together(
                     end[nodes.call[node]], at_kind[nodes.call[node]] = nodes.end[node], calls.kind[i]
                     node = nodes.parent[node]
             before = best.price[0]
-            work += _choose_decodes(
-                spent[depth + 1] + value, unit, most_work - work, end, at_kind, prices, by_decode, calls, best
-            )
+            work += _choose_decodes(spent[depth + 1] + value, unit, most_work - work, end, at_kind, prices, calls, best)
             if work > most_work:
                 return -1
             if best.price[0] < before:
@@ -159,8 +158,7 @@ def put_together(
 
 @kernel
 def _choose_decodes(
-    spent: float, unit: float, most_work: int, end: Ints, at_kind: Ints, prices: Floats, by_decode: Floats,
-    calls: Calls, best: Best,
+    spent: float, unit: float, most_work: int, end: Ints, at_kind: Ints, prices: Floats, calls: Calls, best: Best
 ) -> int:  # fmt: skip
     """Decode replicas at the least relaxed cost when the prefills end at `end` [M]; returns the work done.
 
@@ -176,7 +174,10 @@ def _choose_decodes(
         for d in range(num_decode):
             if calls.crowding[m, d] < 0:
                 continue
-            extra = by_decode[d, m, k, t] - prices[m, k, t]
+            done, extra = max(t + calls.after[k, m, d], calls.earliest[k, m]), FORBIDDEN
+            if done <= calls.latest[m]:
+                price_here = np.floor(calls.finish[m, done - calls.begin[m]] + calls.rent[m, d])
+                extra = price_here - prices[m, k, t]
             soonest[m] = min(soonest[m], max(end[m] + calls.after[k, m, d], calls.earliest[k, m]))
             j = found
             while j > 0 and slack[m, j - 1] > extra:
