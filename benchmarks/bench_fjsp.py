@@ -77,7 +77,7 @@ def measure(instance: Instance, limit_s: float) -> Row:
     Raises
     ------
     AssertionError
-        If a makespan is below the published optimum, or a bound above the best published makespan.
+        If a bound is above the best published makespan. A makespan below it is a schedule that the referee has checked.
     """
     problem = parse_fjsp(instance.text, instance.name)
     started = perf_counter()
@@ -86,8 +86,6 @@ def measure(instance: Instance, limit_s: float) -> Row:
     makespan, bound = int(outcome.objective), -(-outcome.bound // Fraction(1))
     if instance.upper is not None and bound > instance.upper:
         raise AssertionError(f"{instance.name}: bound {bound} above the published makespan {instance.upper}")
-    if instance.optimum is not None and makespan < instance.optimum:
-        raise AssertionError(f"{instance.name}: makespan {makespan} below the published optimum {instance.optimum}")
     shape = problem.num_calls, instance.optimum, instance.upper
     return Row(instance.name, instance.folder, *shape, makespan, int(bound), seconds)
 
@@ -127,6 +125,12 @@ def _summary(folder: str, rows: list[Row]) -> dict[str, object]:
         "instances": len(rows),
         "proved optimal": len(proved),
         "found, not proved": sum(row.makespan == row.optimum > row.bound for row in rows if row.optimum is not None),
+        "below published": " ".join(
+            f"{row.name} {row.bound}..{row.makespan} (published {row.optimum})"
+            for row in rows
+            if row.optimum is not None and row.makespan < row.optimum
+        )
+        or "-",
         "median s": sorted(row.seconds for row in rows)[len(rows) // 2],
         "open": " ".join(f"{row.name} {row.bound}..{row.makespan}" for row in rows if row not in proved) or "-",
     }
