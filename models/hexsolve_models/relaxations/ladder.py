@@ -26,7 +26,7 @@ from hexsolve_models.timetable import earliest_finish
 
 # On a quiet core, so that nothing begins that there is no time to end.
 _CELLS_PER_S, _FEWEST_STEPS = 4e8, 20
-_QUEUES_PER_S, _WORK_PER_S = 4e6, 4e8
+_QUEUES_PER_S, _WORK_PER_S = 4e6, 2.2e8
 
 
 @dataclass(frozen=True, eq=False)
