@@ -17,7 +17,7 @@ from hexsolve_models.offline.bounds.paths import Paths
 from hexsolve_models.offline.bounds.pools import Demand, Floats, Pool, prices
 from hexsolve_models.offline.problem import OfflineProblem
 
-_ROUNDS = 50
+_ROUNDS = 80
 _LEAST_SHARE = 1e-9
 _MARGIN = 2.0**-36  # of a workflow's last tick over its reference: far above the roundings of all sums below
 
@@ -56,7 +56,7 @@ def pool_mean(problem: OfflineProblem, found: Paths, pool: Pool) -> float:
         finish = middle + fluid.ends
         value, worst = _value(problem, weight, share, own, finish, early)
         best = max(best, value - _MARGIN * worst)
-        share, own = _moved(problem, share, own, finish, early, 1.0 / (turn / 4 + 1.0))
+        share, own = _moved(problem, share, own, finish, early, 1.0 / (turn + 4.0))
     return best
 
 
