@@ -26,7 +26,8 @@ def warm_up_relaxations() -> None:
     from hexsolve_models.relaxations.prices import LEVELS
     from hexsolve_models.relaxations.rents import fit_rents
 
-    problem = replace(_two_calls(), workflow=np.zeros(2, dtype=np.int64), objective=total_stretch([0], [1], [0, 0]))
+    objective = total_stretch([0], [1], [0, 0], scale=1)  # more would be too large for the search
+    problem = replace(_two_calls(), workflow=np.zeros(2, dtype=np.int64), objective=objective)
     pool = pool_of(problem, earliest_finish(problem, np.arange(2), compiled=True), 1000)
     assert pool is not None
     nothing = Multipliers(np.zeros(2), np.ones((2, LEVELS)))
