@@ -81,11 +81,13 @@ def neighbour(
         return _calls(ahead, node, blamed, rng), kind
     if kind == "pin":
         return _pin(ahead, node, blamed, num_replicas, rng), kind
+    if kind == "home":
+        return _home(ahead, node, int(blamed[0]), num_replicas, rng), kind
     return _squeeze(ahead, node, stretches, kept, blamed, rng), "squeeze"
 
 
-_KINDS = ("squeeze", "swap", "window", "calls", "pin", "feedback")
-_WEIGHTS = (0.3, 0.2, 0.15, 0.1, 0.1, 0.15)
+_KINDS = ("squeeze", "swap", "window", "calls", "pin", "feedback", "home")
+_WEIGHTS = (0.25, 0.15, 0.15, 0.1, 0.1, 0.1, 0.15)
 
 
 def _few(rng: np.random.Generator, most: int) -> int:
@@ -176,4 +178,20 @@ def _pin(ahead: Foresight, node: Node, blamed: Ints, num_replicas: tuple[int, in
     else:
         prefill[chosen] = rng.integers(num_replicas[0], size=len(chosen))
         decode[chosen] = rng.integers(num_replicas[1])
+    return replace(node, prefill=prefill, decode=decode)
+
+
+def _home(ahead: Foresight, node: Node, blamed: int, num_replicas: tuple[int, int], rng: np.random.Generator) -> Node:
+    """A blamed workflow gets a pair of replicas for all its calls, and a few of those beside it one without that decode.
+
+    Decodes in one batch slow one another down, so company is what a workflow can be relieved of at low load.
+    """
+    prefill, decode = node.prefill.copy(), node.decode.copy()
+    home = int(rng.integers(num_replicas[1]))
+    beside = _nearest(ahead, blamed, 8)
+    moved = beside[rng.random(len(beside)) < 0.4] if num_replicas[1] > 1 else beside[:0]
+    for w in [*moved.tolist(), blamed]:
+        i, j = ahead.first[w], ahead.first[w + 1]
+        prefill[i:j] = rng.integers(num_replicas[0])
+        decode[i:j] = home if w == blamed else (home + rng.integers(1, num_replicas[1])) % num_replicas[1]
     return replace(node, prefill=prefill, decode=decode)
