@@ -3,7 +3,7 @@
 Measured by benchmarks/portfolio_calibration.py; docs/solver.md says why each row is as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -16,44 +16,31 @@ class Step:
     """A component and the share of the time left that it may use, 0..1.
 
     beside : only where a worker can run it, next to a local search that takes all its time whatever it answers.
+    if_kv_is_ample : only while no call waits for KV in the best decision so far.
     """
 
     component: str
     share: float = 1.0
     beside: bool = False
+    if_kv_is_ample: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The steps for problems of up to `max_calls` calls, from `min_budget_ms` on; others where calls wait for KV."""
+    """The steps for problems of up to `max_calls` calls, from `min_budget_ms` on."""
 
     max_calls: float
     min_budget_ms: float
     steps: tuple[Step, ...]
-    short_of_kv: tuple[Step, ...] = ()
 
 
 _SHORT_MS = 12.0
-# A relaxation proves what CP-SAT cannot, but knows nothing of calls that wait for one another's KV.
+# The relaxation proves what CP-SAT cannot, but does not know that calls wait for one another's KV.
+_PROOF = (Step("relaxation", if_kv_is_ample=True), Step("cpsat_full"))
 PORTFOLIO = (
-    Row(
-        8,
-        15.0,
-        (Step(LOCAL_SEARCH, 0.1), Step("relaxation"), Step("cpsat_full")),
-        (Step(LOCAL_SEARCH, 0.2), Step("cpsat_full")),
-    ),
-    Row(
-        16,
-        100.0,
-        (Step(LOCAL_SEARCH, 0.3), Step("relaxation"), Step("cpsat_full")),
-        (Step(LOCAL_SEARCH, 0.3), Step("cpsat_full")),
-    ),
-    Row(
-        24,
-        1000.0,
-        (Step(LOCAL_SEARCH, 0.5), Step("relaxation"), Step("cpsat_full")),
-        (Step(LOCAL_SEARCH, 0.5), Step("cpsat_full")),
-    ),
+    Row(8, 15.0, (Step(LOCAL_SEARCH, 0.1), *_PROOF)),
+    Row(16, 100.0, (Step(LOCAL_SEARCH, 0.3), *_PROOF)),
+    Row(24, 1000.0, (Step(LOCAL_SEARCH, 0.5), *_PROOF)),
     Row(96, 100.0, (Step(LOCAL_SEARCH, 0.3), Step("relaxation", beside=True), Step(LOCAL_SEARCH))),
     Row(96, _SHORT_MS, (Step(LOCAL_SEARCH),)),
     Row(inf, _SHORT_MS, (Step("list_orders"), Step(LOCAL_SEARCH))),
@@ -61,13 +48,11 @@ PORTFOLIO = (
 _SHORT = (Step(LOCAL_SEARCH, 0.8),)  # the rest is for the bound
 
 
-def steps_for(
-    num_calls: int, budget_ms: float | None, is_short_of_kv: Callable[[], bool] = lambda: False
-) -> tuple[Step, ...]:
+def steps_for(num_calls: int, budget_ms: float | None) -> tuple[Step, ...]:
     """Steps in order. Without a wall-clock budget (None) the ones of the largest."""
     for row in PORTFOLIO:
         if num_calls <= row.max_calls and (budget_ms is None or budget_ms >= row.min_budget_ms):
-            return row.short_of_kv if row.short_of_kv and is_short_of_kv() else row.steps
+            return row.steps
     return _SHORT
 
 

@@ -165,7 +165,7 @@ def solve(
     """
     limits = _checked(Limits(budget_ms, deterministic, seed, workers))
     nominal_ms = deterministic * 1e3 if budget_ms is None and deterministic is not None else budget_ms
-    plan = () if steps is None else _as_steps(steps)
+    plan = steps_for(problem.num_calls, nominal_ms) if steps is None else _as_steps(steps)
     run = _Run(problem, budget_ms)
     blocked = problem.blocked_calls()
     if blocked:
@@ -176,8 +176,6 @@ def solve(
         run.offer(HINT, decision)
     if run.best is None:
         run.offer(LIST, earliest_finish(problem, problem.topological, compiled=True))
-    if steps is None:
-        plan = steps_for(problem.num_calls, nominal_ms, run.is_short_of_kv)
     is_tight = budget_ms is not None and budget_ms < _BOUND_FIRST_MS and problem.num_calls > 0
     if not is_tight:
         run.raise_bound("bounds", lower_bound(problem))
@@ -187,6 +185,8 @@ def solve(
         left_ms = run.left_ms()
         if left_ms is not None and left_ms <= 0.0:
             break
+        if step.if_kv_is_ample and run.is_short_of_kv():
+            continue
         own = Limits(None if left_ms is None else left_ms * step.share, deterministic, seed, workers)
         _take_turn(run, step, own, pool)
         if run.is_proved:

@@ -13,9 +13,8 @@ def names(steps):
     return [step.component for step in steps]
 
 
-def test_what_proves_depends_on_whether_calls_wait_for_kv():
+def test_steps_by_size_and_budget():
     assert names(steps_for(8, 50.0)) == ["local_search", "relaxation", "cpsat_full"]
-    assert names(steps_for(8, 50.0, lambda: True)) == ["local_search", "cpsat_full"]
     assert names(steps_for(8, 5.0)) == ["local_search"]
     assert names(steps_for(500, 50.0)) == ["list_orders", "local_search"]
     for row in PORTFOLIO:
