@@ -182,7 +182,7 @@ def _pin(ahead: Foresight, node: Node, blamed: Ints, num_replicas: tuple[int, in
 
 
 def _home(ahead: Foresight, node: Node, blamed: int, num_replicas: tuple[int, int], rng: np.random.Generator) -> Node:
-    """A blamed workflow gets a pair of replicas for all its calls, and some of those beside it one that decodes elsewhere.
+    """A blamed workflow gets a pair of replicas for all its calls, some of those beside it one that decodes elsewhere.
 
     Decodes in one batch slow one another down, so company is what a workflow can be relieved of at low load.
     """
