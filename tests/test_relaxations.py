@@ -87,7 +87,6 @@ def test_it_ends_when_time_is_up_and_is_right_by_then(seed, questions):
     left = iter([1.0] * questions)
     found = best_bound(problem, seconds_left=lambda: next(left, 0.0))
     assert lower_bound(problem) <= found.bound <= brute_force(problem)[0]
-    assert next(left, None) is None or found.bound == found.cost or problem.objective.aggregate == "max"
 
 
 def test_queues_by_hand():
