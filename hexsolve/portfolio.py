@@ -38,7 +38,8 @@ _SHORT_MS = 12.0
 # The relaxation proves what CP-SAT cannot, but does not know that calls wait for one another's KV.
 _PROOF = (Step("relaxation", if_kv_is_ample=True), Step("cpsat_full"))
 PORTFOLIO = (
-    Row(8, 15.0, (Step(LOCAL_SEARCH, 0.1), *_PROOF)),
+    Row(8, 40.0, (Step(LOCAL_SEARCH, 0.15), *_PROOF)),
+    Row(8, 15.0, (Step(LOCAL_SEARCH, 0.3), *_PROOF)),
     Row(16, 100.0, (Step(LOCAL_SEARCH, 0.3), *_PROOF)),
     Row(24, 1000.0, (Step(LOCAL_SEARCH, 0.5), *_PROOF)),
     Row(96, 100.0, (Step(LOCAL_SEARCH, 0.3), Step("relaxation", beside=True), Step(LOCAL_SEARCH))),
