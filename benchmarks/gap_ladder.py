@@ -6,7 +6,8 @@
 
 An instance is a spec (cluster, generator, number of workflows, load, seed) and the digest of what it generates. A bound
 is replaced by a higher one, a best known value by a lower one, each with its command and date; `--fresh` forgets what
-was there first. Best known values come with the schedule that reaches them, so that anybody can replay it.
+was there first, `--new-bounds` the bounds alone. Best known values come with the schedule that reaches them, so that
+anybody can replay it.
 """
 
 import argparse
@@ -74,8 +75,6 @@ RUNGS = (
     Rung("large-text2sql-0.7", "hetero-1-llama-70b", "text2sql", 400, 0.7),
     Rung("large-text2sql-1.0", "hetero-1-llama-70b", "text2sql", 400, 1.0),
     Rung("large-text2sql-1.2", "hetero-1-llama-70b", "text2sql", 400, 1.2),
-    Rung("large-coding-fanout", "hetero-1-llama-70b", "coding-fanout", 400, 1.0),
-    Rung("large-tot-game24", "hetero-1-llama-70b", "tot-game24", 400, 1.0),
 )
 
 
@@ -139,14 +138,18 @@ def compute(rung: Rung, limits: Limits, exact_s: float, made: dict[str, str]) ->
     return entry, {name: schedule for name, best in found.best.items() if (schedule := _schedule(rig, best))}
 
 
-def merged(old: Entry | None, new: Entry) -> Entry:
-    """The better of both, objective by objective. A bound above a best value cannot be: that is an error."""
+def merged(old: Entry | None, new: Entry, *, new_bounds: bool = False) -> Entry:
+    """The better of both, objective by objective; with `new_bounds` the bounds are those of `new`.
+
+    A bound above a best value cannot be: that is an error.
+    """
     if old is None or old["digest"] != new["digest"]:
         return new
     objectives = {}
     for name, fresh in new["objectives"].items():
         there = old["objectives"][name]
-        bound = max(there["bound"], fresh["bound"], key=lambda part: part["value"])
+        known = [fresh["bound"]] if new_bounds else [there["bound"], fresh["bound"]]
+        bound = max(known, key=lambda part: part["value"])
         best = min(there["best"], fresh["best"], key=lambda part: part["value"])
         if bound["value"] > best["value"] * (1 + 1e-9):
             raise ValueError(f"{new['name']}, {name}: bound {bound} above best known {best}: one of them is wrong")
@@ -224,6 +227,7 @@ def main() -> None:
     parser.add_argument("--budget-s", type=float, default=60.0, help="search per instance")
     parser.add_argument("--exact-s", type=float, default=20.0, help="exact solve per objective of a small instance")
     parser.add_argument("--fresh", action="store_true", help="forget what was there")
+    parser.add_argument("--new-bounds", action="store_true", help="forget the bounds that were there")
     arguments = parser.parse_args()
     for rung in RUNGS:
         if not any(rung.name.startswith(wanted) for wanted in arguments.run):
@@ -232,7 +236,8 @@ def main() -> None:
         made = {"command": command, "date": time.strftime("%Y-%m-%d")}
         started_s = time.monotonic()
         fresh, found = compute(rung, Limits(seconds=arguments.budget_s), arguments.exact_s, made)
-        entry = merged(None if arguments.fresh else load_manifest().get(rung.name), fresh)
+        old = None if arguments.fresh else load_manifest().get(rung.name)
+        entry = merged(old, fresh, new_bounds=arguments.new_bounds)
         _keep(entry, found, fresh, FOLDER)
         print(f"{rung.name}: {time.monotonic() - started_s:.0f} s", flush=True)
     for row in rows(list(load_manifest().values())):
