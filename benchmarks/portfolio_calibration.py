@@ -1,17 +1,16 @@
-"""The portfolio's table from rows of `benchmarks.anytime`: which components pay at which size and budget?
+"""Evidence for the portfolio from rows of `benchmarks.anytime`: which components pay at which size and budget?
 
-`python -m benchmarks.portfolio_calibration FILE...` prints the evidence and the table, ready to paste into
-hexsolve/portfolio.py. Use tuning seeds (below 100). Knows rows and the rule below; runs nothing.
+`python -m benchmarks.portfolio_calibration FILE...` prints it; use tuning seeds (below 100). Knows rows and the rule
+below; runs nothing. What one component leaves to the next (hexsolve/portfolio.py) is compared by `benchmarks.anytime`.
 
-The local search always comes first, for as long as it took, in the median, to come within 0.5 % of its own result.
-Another component follows it where, alone at that size and budget, it is cheaper by more than 0.5 % in the geometric
-mean, or proves at least a fifth more of the epochs optimal; among several the one with most proofs, then the cheapest.
+A component deserves to follow the local search where, alone at that size and budget, it is cheaper by more than 0.5 %
+in the geometric mean, or proves at least a fifth more of the epochs optimal; among several the one with most proofs,
+then the cheapest. The search settles when it comes within 0.5 % of its own result.
 """
 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from math import inf
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from benchmarks.registry import Rows, table
 from hexsolve.components import LOCAL_SEARCH
 
 CHEAPER, MORE_PROOFS, NEAR = 0.005, 0.2, 0.005
-SHARES = 0.1, 0.7  # of the budget that the local search gets before another component, least and most
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +67,12 @@ def _finding(waiting: int, budget_ms: float, epochs: int, by_method: dict[str, l
     ]
     follower = min(worth, key=lambda name: (-proved[name], relative[name]), default="")
     share = float(np.median([settled_ms(row) for row in by_method[LOCAL_SEARCH]])) / budget_ms
-    return Finding(waiting, budget_ms, epochs, relative, proved, float(np.clip(share, *SHARES)), follower)
+    return Finding(waiting, budget_ms, epochs, relative, proved, share, follower)
 
 
 def settled_ms(row: Row) -> float:
     """When a method came within `NEAR` of its final cost."""
     return min((ms for ms, _, price, _ in row.trace if price <= row.cost * (1 + NEAR)), default=0.0)
-
-
-def literal(found: Sequence[Finding], today: str) -> str:
-    """`PORTFOLIO` as Python: for each size the budgets from which on another component follows, largest first."""
-    lines = [
-        f"# Measured {today} by benchmarks/portfolio_calibration.py on recorded epochs, 2 shared cores.",
-        "PORTFOLIO = (",
-    ]
-    for waiting, mine in grouped(found, lambda finding: finding.waiting):
-        kept: list[tuple[Finding, str]] = []
-        for finding in sorted(mine, key=lambda finding: finding.budget_ms):
-            steps = f'(Step(LOCAL_SEARCH, {finding.search_share:.1f}), Step("{finding.follower}"))'
-            if finding.follower and (not kept or kept[-1][1] != steps):
-                kept.append((finding, steps))
-        for finding, steps in reversed(kept):
-            why = f"proved {finding.proved[finding.follower]:.0%}, {finding.relative[finding.follower]:.3f} of greedy"
-            lines.append(f"    Row({waiting}, {finding.budget_ms}, {steps}),  # {why}")
-    return "\n".join([*lines, ")"])
 
 
 def evidence(found: Sequence[Finding]) -> Rows:
@@ -113,14 +93,11 @@ def evidence(found: Sequence[Finding]) -> Rows:
 
 
 def main() -> None:
-    """Print the evidence and the table."""
+    """Print the evidence."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.portfolio_calibration", description=main.__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     found = findings([row for file in parser.parse_args().files for row in read_rows(file)])
-    print(
-        f"Cost / greedy (geometric mean) and share proved optimal, each component alone:\n\n{table(evidence(found))}\n"
-    )
-    print(literal(found, date.today().isoformat()))
+    print(f"Cost / greedy (geometric mean) and share proved optimal, each component alone:\n\n{table(evidence(found))}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which components run at which size and budget, and for how long. Data and a look-up; knows no component.
 
-Measured by benchmarks/portfolio_calibration.py; docs/solver.md says why each row is as it is.
+Chosen by measurement (benchmarks/RESULTS.md); docs/solver.md says why each row is as it is.
 """
 
 from collections.abc import Sequence
