@@ -70,6 +70,15 @@ def test_nobody_is_below_the_bound_and_the_best_is_no_worse_than_any_policy(foun
             assert instance.bracket.bounds[name].path <= gap.bound
 
 
+def test_bounds_hold_for_policies_that_do_not_know_lengths(tmp_path: Path) -> None:
+    # Calls that outlive their prediction may be pushed back: then KV and decode work do not count in the bound.
+    blind = Place(DEMO, "text2sql", 3, Load("burst"), predictor="noisy:0.8")
+    [instance] = run_gaps(cells(blind), Effort(1e6, 0.0, 3), Store(tmp_path, FOLDERS), LocalPool(1))
+    assert instance.errors == {}
+    for gap in gaps(instance).values():
+        assert gap.bound <= gap.best <= min(gap.values.values())
+
+
 def test_a_bracket_by_runs_can_be_repeated(found: list[Instance], tmp_path: Path) -> None:
     again = run_gaps(cells(place()), EFFORT, Store(tmp_path, FOLDERS), LocalPool(1))
     first, second = found[0].bracket, again[0].bracket
