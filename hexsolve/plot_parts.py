@@ -61,11 +61,12 @@ def finish(figure: "Figure", panels: "Sequence[Axes]", style: Style, title: str)
     shown = [label for label in style.looks if label in handles]
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     if shown:
+        entry_width = 0.7 + 0.075 * max(map(len, shown))  # inches, of a line and its label
         figure.legend(
             [handles[label] for label in shown],
             shown,
             loc="outside lower center",
-            ncols=min(len(shown), 5),
+            ncols=max(1, min(len(shown), int(figure.get_figwidth() / entry_width))),
             frameon=False,
             fontsize=9,
         )

@@ -5,7 +5,7 @@ import pytest
 from hexsolve.catalog import load_cluster
 from hexsolve.errors import InputError
 from hexsolve.study import EngineOptions, build_workload
-from hexsolve.study.hints import declare_mutually, typical_lengths
+from hexsolve.study.hints import declare_mutually, declare_truth, typical_lengths
 from hexsolve.study.run import run_policy, standalone_ms
 
 CLUSTER = load_cluster("demo")
@@ -46,6 +46,22 @@ def test_a_run_uses_what_is_declared_and_hexagent_does_not():
     assert stretches("hexagent", 1.0) == stretches("hexagent", 0.0)
     assert stretches("lookahead", 0.0) == stretches("hexagent", 0.0)
     assert stretches("lookahead", 1.0) != stretches("lookahead", 0.0)
+
+
+def test_a_clairvoyant_run_knows_what_will_be():
+    truth = declare_truth(WORKLOAD)
+    for workflow in WORKLOAD.workflows:
+        told = {call.request_id: call for call in truth[workflow.workflow_id]}
+        assert set(told) == {call.request_id for call in workflow.calls}
+        for call in workflow.calls:
+            assert told[call.request_id].output_tokens == call.output_tokens
+            assert told[call.request_id].delay_ms == call.delay_ms
+    alone_ms = standalone_ms(CLUSTER, WORKLOAD)
+    runs = [
+        run_policy(CLUSTER, WORKLOAD, "lookahead", alone_ms, engine_options=options).stretches.tolist()
+        for options in (EngineOptions(declared=1.0), EngineOptions(clairvoyant=True))
+    ]
+    assert runs[0] != runs[1]
 
 
 @pytest.mark.parametrize("declared", [-0.1, 1.5, float("nan")])

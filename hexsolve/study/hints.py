@@ -26,6 +26,24 @@ def typical_lengths(history: Iterable[Workflow]) -> Means:
     return {key: (tokens / n, outputs / n, delay / n) for key, (n, tokens, outputs, delay) in sums.items()}
 
 
+def declare_truth(workload: Workload) -> dict[str, tuple[DeclaredCall, ...]]:
+    """Everything as it will be: a clairvoyant reference, no hint that anybody could give."""
+    return {
+        workflow.workflow_id: tuple(
+            DeclaredCall(
+                request_id=call.request_id,
+                dependencies=call.dependencies,
+                input_tokens=call.input_tokens,
+                output_tokens=call.output_tokens,
+                delay_ms=call.delay_ms,
+                cached_prefix_tokens=call.cached_prefix_tokens,
+            )
+            for call in workflow.calls
+        )
+        for workflow in workload.workflows
+    }
+
+
 def declare_mutually(workload: Workload, *, share: float = 1.0, seed: int = 0) -> dict[str, tuple[DeclaredCall, ...]]:
     """`declare` with the means of the other half of the same workload: no length tells of its own workflow.
 

@@ -13,6 +13,7 @@ from hexsolve.cluster import Cluster
 from hexsolve.datafile import nearest
 from hexsolve.engine import FixedLatency, PlacementEngine, measured_latency
 from hexsolve.errors import InputError
+from hexsolve.events import DeclaredCall
 from hexsolve.policies import POLICIES, build_policy
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policies.solver import SolverPolicy
@@ -28,7 +29,7 @@ from hexsolve.sim import (
     standalone_makespans,
     stretches,
 )
-from hexsolve.study.hints import declare_mutually
+from hexsolve.study.hints import declare_mutually, declare_truth
 from hexsolve.workflow import Workload
 
 OnDecision = Callable[[float], None]
@@ -46,12 +47,14 @@ class EngineOptions:
     deterministic : solve under a work limit and charge exactly `budget_ms`, so that a run can be repeated bit for bit;
         otherwise solve under a wall limit and charge the wall time it took.
     declared : share 0..1 of workflows that declare their structure with typical lengths (`study.hints`).
+    clairvoyant : all workflows declare all calls as they will be, lengths included: a reference, no policy.
     """
 
     budget_ms: float = 50.0
     epoch_ms: float = 0.0
     deterministic: bool = False
     declared: float = 0.0
+    clairvoyant: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.budget_ms < np.inf:
@@ -215,7 +218,6 @@ def run_policy(
         predictor = parse_predictor(predictor, workload, seed)
     port: EnginePort = engine if wrap is None else wrap(engine)
     started_s = time.process_time()
-    share = 0.0 if engine_options is None else engine_options.declared
     result = simulate(
         cluster,
         workload,
@@ -224,9 +226,15 @@ def run_policy(
         prefix_reuse=prefix_reuse,
         options=sim_options,
         seed=seed,
-        declared=declare_mutually(workload, share=share, seed=seed) if share else None,
+        declared=_declared(workload, engine_options or EngineOptions(), seed),
     )
     return _row(cluster, policy, seed, engine, result, alone_ms, time.process_time() - started_s)
+
+
+def _declared(workload: Workload, options: EngineOptions, seed: int) -> dict[str, tuple[DeclaredCall, ...]] | None:
+    if options.clairvoyant:
+        return declare_truth(workload)
+    return declare_mutually(workload, share=options.declared, seed=seed) if options.declared else None
 
 
 def _progress_of(workload: Workload, engine: PlacementEngine, on_progress: Callable[[int], None]) -> OnDecision:

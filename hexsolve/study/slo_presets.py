@@ -65,6 +65,31 @@ PRESETS: dict[str, dict[str, Any]] = {
             }
         ],
     },
+    "main": {
+        "name": "main",
+        "policies": ["workflow-fcfs", "workflow-llf", "workflow-edf", "hexgen-flow", "srpt", "hexagent", "solver"],
+        "variants": [
+            _DECLARED,
+            {"label": "lookahead, declared", "policy": "lookahead", "engine": {"declared": 1.0}},
+            {"label": "clairvoyant order", "policy": "lookahead", "engine": {"clairvoyant": True}},
+        ],
+        "plotted": ["workflow-edf", "hexagent", "solver", "solver, declared", "clairvoyant order"],
+        "num_seeds": 4,
+        "grids": [
+            {
+                "clusters": ["demo"],
+                "workloads": ["text2sql", "bfcl"],
+                "workflows": 60,
+                "rho": [0.85, 1.1, 1.3],
+            },
+            {
+                "clusters": ["hetero-1-llama-70b"],
+                "workloads": ["text2sql", "bfcl", "coding", "tot-text"],
+                "workflows": 100,
+                "rho": [0.85, 1.1, 1.4],
+            },
+        ],
+    },
     "sensitivity": {
         "name": "sensitivity",
         "policies": ["workflow-fcfs", "workflow-edf", "hexagent", "solver"],
