@@ -119,31 +119,28 @@ def _prefill(problem: OfflineProblem, found: Paths) -> Pool:
 
 def _decode(problem: OfflineProblem, found: Paths) -> Pool:
     """Decode work is spread over a decode as the batches come."""
-    return Pool(
-        name="decode",
-        start=found.ready[:, None] + found.until_decode,
-        length=problem.decode_work,
-        span=problem.decode_ticks,
-        tail=np.broadcast_to(found.rest[:, None], problem.decode_work.shape),
-        height=np.ones(problem.num_calls, dtype=np.int64),
-        allowed=problem.decode_allowed & (found.until_decode < NEVER),
-        capacity=np.ones(problem.num_decode, dtype=np.int64),
-        in_one_piece=False,
-    )
+    ones = np.ones(problem.num_calls, dtype=np.int64), np.ones(problem.num_decode, dtype=np.int64)
+    return _on_decode(problem, found, "decode", problem.decode_work, *ones)
 
 
 def _kv(problem: OfflineProblem, found: Paths) -> Pool:
     """KV energy: blocks times ticks."""
+    return _on_decode(problem, found, "kv", problem.decode_ticks, problem.kv_blocks, problem.kv_capacity)
+
+
+def _on_decode(
+    problem: OfflineProblem, found: Paths, name: PoolName, length: Ints, height: Ints, capacity: Ints
+) -> Pool:
     return Pool(
-        name="kv",
+        name=name,
         start=found.ready[:, None] + found.until_decode,
-        length=problem.decode_ticks,
+        length=length,
         span=problem.decode_ticks,
-        tail=np.broadcast_to(found.rest[:, None], problem.decode_ticks.shape),
-        height=problem.kv_blocks,
+        tail=np.broadcast_to(found.rest[:, None], length.shape),
+        height=height,
         allowed=problem.decode_allowed & (found.until_decode < NEVER),
-        capacity=problem.kv_capacity,
-        in_one_piece=True,
+        capacity=capacity,
+        in_one_piece=name == "kv",  # its KV stands all the time, its work comes and goes
     )
 
 
