@@ -97,7 +97,7 @@ class PlacementEngine:
     ----------
     cluster : replicas and links.
     policy : a policy or its name; the default is the epoch solver over HexAGenT's greedy.
-    fallback : decides while `policy` plans; default HexAGenT's greedy.
+    fallback : decides while `policy` plans; default the policy's own, if it has one, else HexAGenT's greedy.
     latency : when a plan lands, given its measured wall time. `no_latency` (default) plans in the call itself, which is
         the synchronous mode for serving with a budget; any other model plans asynchronously.
     epoch_ms : least time between the starts of two asynchronous plans, >= 0.
@@ -129,7 +129,7 @@ class PlacementEngine:
         self.state = ClusterState(cluster, clock_ms=clock_ms)
         self._inbox = Inbox(self.state)
         self.policy = build_policy(policy) if isinstance(policy, str) else policy
-        self.fallback = fallback or HexAgent()
+        self.fallback = fallback or getattr(self.policy, "fallback", None) or HexAgent()
         self.stats = EngineStats()
         self._latency = latency
         self._synchronous = latency is no_latency and not threaded

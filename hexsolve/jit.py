@@ -36,8 +36,16 @@ COMPILED = os.environ.get("HEXSOLVE_NO_JIT", "") != "1"
 
 
 def kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
-    """Compile `function` on first call, keep the machine code on disk, and release the GIL while it runs."""
+    """Compile `function` on first call and keep the machine code on disk.
+
+    It keeps the GIL: who gives it up for half a millisecond waits up to five beside a busy thread to get it back.
+    """
     return _compile(function, {})
+
+
+def long_kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
+    """`kernel` for what runs so long that other threads should go on beside it: releases the GIL."""
+    return _compile(function, {"nogil": True})
 
 
 def leaf(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
@@ -48,7 +56,7 @@ def leaf(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
 def _compile(function: Callable[_Params, _Result], options: dict[str, bool]) -> Callable[_Params, _Result]:
     if not COMPILED:
         return function
-    compiled = _njit(cache=True, nogil=True, error_model="numpy", **options)(function)
+    compiled = _njit(cache=True, error_model="numpy", **options)(function)
     _stamp_with_all_kernels(compiled)
     typed: Callable[_Params, _Result] = compiled
     return typed

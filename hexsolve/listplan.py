@@ -5,7 +5,7 @@ Knows the projection and the snapshot; knows nothing of why an order was chosen.
 
 import numpy as np
 
-from hexsolve.jit import kernel, leaf
+from hexsolve.jit import kernel
 from hexsolve.policy import Plan
 from hexsolve.projection import (
     Placed,
@@ -15,7 +15,6 @@ from hexsolve.projection import (
     can_hold,
     decode_alone,
     given_pair,
-    marginal_cost,
     open_timeline,
     projected_risk,
     sorted_order,
@@ -26,17 +25,11 @@ from hexsolve.tables import WAIT_DECODE, Floats, Ints
 KernelPlan = tuple[Ints, Ints, Ints, Floats, Floats]  # order, prefill, decode, finish_ms, start_ms; by waiting position
 
 
-@leaf
-def _urgency(world: World, c: int, finish_ms: float, exponent: float) -> float:
-    return marginal_cost(world, c, finish_ms, exponent) if exponent > 0.0 else projected_risk(world, c, finish_ms)
-
-
 @kernel
 def _plan_by_risk(
     world: World,
     waiting: Ints,
     recompute_limit: int,
-    exponent: float,
 ) -> KernelPlan:
     calls, decodes = world.calls, world.decodes
     n = waiting.shape[0]
@@ -51,7 +44,7 @@ def _plan_by_risk(
         best = best_pair(world, timeline, alone[i], waiting[i])
         prefill[i], decode[i] = best.prefill, best.decode
         end[i], start[i], finish[i] = best.prefill_end_ms, best.start_ms, best.finish_ms
-        risk[i] = _urgency(world, waiting[i], best.finish_ms, exponent)
+        risk[i] = projected_risk(world, waiting[i], best.finish_ms)
     if n > recompute_limit:
         ranked = sorted_order(-risk)
         for x in range(n):
@@ -79,7 +72,7 @@ def _plan_by_risk(
                 best = best_pair(world, timeline, alone[k], waiting[k])
                 prefill[k], decode[k] = best.prefill, best.decode
                 end[k], start[k], finish[k] = best.prefill_end_ms, best.start_ms, best.finish_ms
-                risk[k] = _urgency(world, waiting[k], best.finish_ms, exponent)
+                risk[k] = projected_risk(world, waiting[k], best.finish_ms)
     return order, prefill, decode, finish, start
 
 
@@ -134,21 +127,8 @@ def plan_by_risk(snapshot: Snapshot, recompute_limit: int = 128) -> Plan:
     recompute_limit : above this many waiting calls the risks are sorted once instead of recomputed after each pick.
     """
     waiting = snapshot.waiting
-    kernel_plan = _plan_by_risk(world_of(snapshot), waiting, int(recompute_limit), 0.0)
+    kernel_plan = _plan_by_risk(world_of(snapshot), waiting, int(recompute_limit))
     return to_plan(snapshot, waiting, kernel_plan, "hexagent")
-
-
-def plan_by_marginal_cost(snapshot: Snapshot, exponent: float, recompute_limit: int = 128) -> Plan:
-    """The same greedy by `marginal_cost`: what is known of the rest of each workflow counts.
-
-    Parameters
-    ----------
-    exponent : k of the marginal cost, > 0; one less than that of the cost it is the derivative of.
-    recompute_limit : as in `plan_by_risk`.
-    """
-    waiting = snapshot.waiting
-    kernel_plan = _plan_by_risk(world_of(snapshot), waiting, int(recompute_limit), float(exponent))
-    return to_plan(snapshot, waiting, kernel_plan, "lookahead")
 
 
 def plan_in_order(

@@ -359,15 +359,3 @@ def decode_alone(world: World, c: int, alone_ms: Floats) -> None:
 def projected_risk(world: World, c: int, finish_ms: float) -> float:
     """R = ((t - a_w) + Δ) / H_w(t) with t + Δ = finish_ms (HexAGenT eq. 2)."""
     return (finish_ms - float(world.calls[c].arrival_ms)) / float(world.calls[c].horizon_ms)
-
-
-@leaf
-def marginal_cost(world: World, c: int, finish_ms: float, exponent: float) -> float:
-    """What a ms more would cost: (R^k / H)^(1/k), R = (finish - arrival + rest of the workflow) / its whole makespan H.
-
-    The derivative of Σ R^(k+1) up to a constant; the root keeps it in range.
-    """
-    call = world.calls[c]
-    whole = max(1e-6, float(call.whole_ms))
-    ratio = (finish_ms - float(call.arrival_ms) + float(call.tail_ms)) / whole
-    return float(ratio * whole ** (-1.0 / exponent))

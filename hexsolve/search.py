@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from hexsolve.jit import kernel, leaf
+from hexsolve.jit import kernel, leaf, long_kernel
 from hexsolve.tables import Floats, Ints
 from hexsolve_models import Decision, Problem, cost
 from hexsolve_models.timetable import held_segments
@@ -539,7 +539,7 @@ def _meets_caps(b: Board, s: Schedule) -> bool:
     return meets
 
 
-@kernel
+@long_kernel
 def _anneal(
     b: Board, s: Schedule, best: Ints, best_cost: Floats, moves: int, heat: float, before: Ints, totals: Floats
 ) -> int:

@@ -39,12 +39,6 @@ class Snapshot:
         return _waiting(self.calls)
 
     @cached_property
-    def has_outlook(self) -> bool:
-        """Whether anything is declared of any waiting call's workflow beyond what it has revealed."""
-        calls = self.calls[self.waiting]
-        return bool((calls["tail_ms"] > 0.0).any() or (calls["whole_ms"] > calls["horizon_ms"]).any())
-
-    @cached_property
     def outlook(self) -> tuple[Floats, Floats]:
         """[n] expected standalone ms after each call, and of its whole workflow: as declared, else as learned."""
         calls = self.calls

@@ -225,7 +225,7 @@ def test_place_shows_decision_bound_gap_and_reasons() -> None:
 def test_place_as_json_compares_policies_on_one_scale() -> None:
     # The bound holds for every policy, and nobody is below it; the solver is never above the greedy plan.
     documents = {}
-    for policy in ("round-robin", "hexagent", "solver"):
+    for policy in ("round-robin", "lookahead", "solver"):
         documents[policy] = json.loads(
             hexsolve("place", "demo", "--policy", policy, "--budget-ms", "200", "--json").stdout
         )
@@ -234,7 +234,7 @@ def test_place_as_json_compares_policies_on_one_scale() -> None:
         assert document["objective"] >= document["bound"]
         assert len(document["placements"]) == 8
         assert document["gap"] == pytest.approx(1 - document["bound"] / document["objective"])
-    assert documents["hexagent"]["objective"] == documents["hexagent"]["greedy_objective"]
+    assert documents["lookahead"]["objective"] == documents["lookahead"]["greedy_objective"]
     assert documents["solver"]["objective"] <= documents["solver"]["greedy_objective"]
     assert documents["solver"]["outcome"]
     assert documents["round-robin"]["placements"][0]["projected_finish_ms"] is None

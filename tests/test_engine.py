@@ -18,6 +18,7 @@ from hexsolve.errors import InputError
 from hexsolve.inbox import Inbox
 from hexsolve.listplan import plan_in_order
 from hexsolve.policies.hexagent import HexAgent
+from hexsolve.policies.lookahead import Lookahead
 from hexsolve.policies.round_robin import RoundRobin
 from hexsolve.policies.solver import SolverPolicy
 from hexsolve.solve import Result, Status, StopKind, StopReason
@@ -55,8 +56,8 @@ def columns(placements):
     return [(p.workflow_id, p.prefill, p.decode, p.priority) for p in placements]
 
 
-def greedy_placements(count, now_ms=0.0):
-    engine = engine_of(HexAgent())
+def greedy_placements(count, now_ms=0.0, policy=None):
+    engine = engine_of(policy or HexAgent())
     reveal(engine, count)
     return columns(engine.place(now_ms))
 
@@ -130,7 +131,7 @@ def test_a_bad_solver_costs_nothing_but_a_count(name, deterministic):
     solve, counted = BAD_SOLVERS[name]
     engine = engine_of(SolverPolicy(budget_ms=10_000.0, solve=solve, deterministic=deterministic))
     reveal(engine, 6)
-    assert columns(engine.place(0.0)) == greedy_placements(6)
+    assert columns(engine.place(0.0)) == greedy_placements(6, policy=Lookahead())
     assert engine.policy.outcomes == {counted: 1}
     assert engine.place(0.0)[0].receipt["outcome"] == counted
 
@@ -168,7 +169,7 @@ def test_a_worker_that_fails_leaves_a_plan_no_worse_than_the_greedy_one(name):
     policy._pool.instead, policy._pool.wait_s = job, 0.0 if why == "late" else 60.0
     try:
         assert policy._pool.wait(60.0)
-        plan, greedy = policy.plan(snapshot), HexAgent().plan(snapshot)
+        plan, greedy = policy.plan(snapshot), policy.fallback.plan(snapshot)
     finally:
         policy.close()
     (counted,) = policy.outcomes
@@ -186,7 +187,7 @@ def test_a_solver_s_plan_is_adopted_only_if_both_judges_find_it_better(seed):
     state = busy_state(seed, mixed_cluster(kv_tokens=4_000))
     snapshot = state.snapshot(state.clock_ms)
     policy = SolverPolicy(deterministic=0.2)
-    plan, greedy = policy.plan(snapshot), HexAgent().plan(snapshot)
+    plan, greedy = policy.plan(snapshot), policy.fallback.plan(snapshot)
     curve = StretchCost.around(snapshot, greedy, policy.params.exponent)
     before, after = (projected_cost(snapshot, p, curve) for p in (greedy, plan))
     (counted,) = policy.outcomes

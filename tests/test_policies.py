@@ -217,7 +217,7 @@ def test_due_dates_and_the_last_plan_are_further_hints():
     snapshot = state.snapshot(state.clock_ms)
     greedy = policy.fallback.plan(snapshot)
     policy.plan(snapshot)
-    assert [len(given) for _, given in hints] == [2, 3]
+    assert [len(given) for _, given in hints] == [3, 4]
     problem, (*_, carried) = hints[1]
     expected = carry_over(snapshot, greedy, first)
     positions = np.argsort(greedy.rank, kind="stable")

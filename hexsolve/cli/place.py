@@ -50,7 +50,8 @@ def place_command(snapshot: str, policy: str, budget_ms: float, as_json: bool, e
     frozen = engine.state.snapshot(saved.now_ms)
     plan = engine.policy.plan(frozen)
     placed = placements(engine.state, plan)
-    certificate = certify(frozen, plan)
+    params, base = (getattr(engine.policy, name, None) for name in ("params", "fallback"))
+    certificate = certify(frozen, plan, params, base)
     if as_json:
         write_file("-", json_bytes(_document(policy, saved, plan, placed, certificate)))
     else:
@@ -100,7 +101,7 @@ def _summary(plan: "Plan", certificate: "Certificate | None") -> list[str]:
     if certificate is not None:
         against = certificate.objective / certificate.greedy if certificate.greedy else 1.0
         lines.append(
-            f"cost {certificate.objective:.0f} ({against:.3f} of hexagent's {certificate.greedy:.0f}), "
+            f"cost {certificate.objective:.0f} ({against:.3f} of the greedy plan's {certificate.greedy:.0f}), "
             f"bound {certificate.bound:.0f}, gap {certificate.gap:.1%} over {certificate.calls} calls"
         )
     if plan.receipt:

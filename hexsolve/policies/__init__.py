@@ -195,7 +195,7 @@ POLICIES: dict[str, PolicyInfo] = {
             "lookahead",
             "ours",
             "docs/lookahead.md",
-            "hexagent, by marginal cost of whole workflows where somebody declares their structure",
+            "most costly delay of the whole workflow first, as declared or learned; earliest projected finish",
             Lookahead,
         ),
         PolicyInfo(

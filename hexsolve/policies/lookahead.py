@@ -1,27 +1,39 @@
-"""HexAGenT's greedy on what is known of whole workflows: largest marginal cost first, joint choice of the pair.
+"""Lookahead: the workflow first to which a ms more costs most, each call where it is projected to finish first.
 
-Source: ours. The list plan of HexAGenT (arXiv 2605.16637 §4-5) with another order: R counts the expected rest of the
-workflow and its expected whole makespan, and a call comes first if a ms more of it costs most of Σ R^8, which prefers
-short workflows among equally stretched ones. Without any hint it is HexAGenT's own order.
+Source: ours. HexAGenT's risk (arXiv 2605.16637 eq. 2) with what is expected of the whole workflow, declared or learned,
+and without the queues: R = (elapsed + own service + rest) / whole, all standalone. A call comes first if a ms costs
+most of Σ (R + wait)^(k+1), which prefers short workflows among equally stretched ones; `wait` is for what will be
+waited yet. A projected wait in R, as HexAGenT has it, weighs most where little is revealed: fresh workflows come first.
 """
 
 from dataclasses import dataclass
 
-from hexsolve.listplan import plan_by_marginal_cost, plan_by_risk
+import numpy as np
+
+from hexsolve.listplan import plan_in_order
+from hexsolve.policies._checks import expect_positive
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
 class Lookahead:
-    """Greedy by marginal cost where somebody has declared anything; `exponent` k > 0 of R^k / H."""
+    """`exponent` k and `wait` (in units of R), both > 0 (docs/lookahead.md has the sweep)."""
 
-    exponent: float = 7.0
+    exponent: float = 5.0
+    wait: float = 0.25
     name: str = "lookahead"
     replans: bool = True
 
+    def __post_init__(self) -> None:
+        expect_positive("exponent", self.exponent)
+        expect_positive("wait", self.wait)
+
     def plan(self, snapshot: Snapshot) -> Plan:
         """Place and order every waiting call."""
-        if not snapshot.has_outlook:
-            return plan_by_risk(snapshot)
-        return plan_by_marginal_cost(snapshot, self.exponent)
+        rows = snapshot.waiting
+        calls, (rest_ms, whole_ms) = snapshot.calls[rows], snapshot.outlook
+        own_ms = calls["alone_finish_ms"] - calls["alone_start_ms"]
+        ratio = (snapshot.now_ms - calls["arrival_ms"] + own_ms + rest_ms[rows]) / whole_ms[rows]
+        price = (ratio + self.wait) ** self.exponent / whole_ms[rows]
+        return plan_in_order(snapshot, np.lexsort((calls["serial"], -price)), provenance=self.name)

@@ -1,4 +1,4 @@
-"""The epoch solver: HexAGenT's greedy plan first, then the portfolio on the same snapshot, adopted only if better.
+"""The epoch solver: a greedy plan first, then the portfolio on the same snapshot, adopted only if better.
 
 Source: ours; the sequence heuristic → solver → strict comparison and the outcome classes follow the Kubernetes pod
 packing of arXiv 2511.08373 (FIELD.md §3). Two judges must agree: the referee on the epoch problem, and the batch-aware
@@ -14,6 +14,7 @@ from typing import Any
 
 from hexsolve.epoch import EpochIndex, EpochParams, carry_over, projected, projected_key, to_problem
 from hexsolve.errors import InputError
+from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policies.lookahead import Lookahead
 from hexsolve.policies.workflow_edf import WorkflowEdf
 from hexsolve.policy import Plan, Policy
@@ -30,7 +31,7 @@ SolveFunction = Callable[..., Any]
 _CALL_MS, _CALL_REPLICA_MS, _MAX_SHARE = 0.02, 0.0006, 0.5
 _FIXED_MS = 2.5  # of an epoch, whatever its size
 _COMPARE_MS = 0.008  # per waiting call, to project and settle two plans
-_BY_DUE_DATE = WorkflowEdf()  # a start for the search: often better than the greedy plan in a long queue
+_STARTS = (HexAgent(), WorkflowEdf())  # for the search, beside the fallback's plan and the last one
 _START_S = 30.0  # how long a rehearsal waits for workers to load their solvers
 
 
@@ -122,7 +123,7 @@ class SolverPolicy:
         problem, index = translated
         hint = index.decision_of(problem, greedy)
         greedy_cost = cost(problem, hint)
-        others = [_BY_DUE_DATE.plan(snapshot)]
+        others = [policy.plan(snapshot) for policy in _STARTS]
         if self._last is not None:
             carried = carry_over(snapshot, greedy, self._last)
             others += [] if carried is None else [carried]

@@ -1,14 +1,14 @@
 """How good a plan is, certified: its cost by the referee and a bound no plan can beat. Knows plans; adopts none.
 
-The epoch problem is that of HexAGenT's greedy plan (its durations, its most urgent calls), so that plans of different
-policies for one snapshot are compared on one scale.
+The epoch problem is that of a greedy plan (its durations, its most urgent calls): the solver's own, so that its figures
+count, and the same for every other policy, so that plans for one snapshot are compared on one scale.
 """
 
 from dataclasses import dataclass
 
-from hexsolve.epoch import EpochParams, to_problem
-from hexsolve.policies.hexagent import HexAgent
-from hexsolve.policy import Plan
+from hexsolve.epoch import EpochParams, projected, to_problem
+from hexsolve.policies.lookahead import Lookahead
+from hexsolve.policy import Plan, Policy
 from hexsolve.snapshot import Snapshot
 from hexsolve_models import cost, violations
 from hexsolve_models.bounds import lower_bound
@@ -20,7 +20,7 @@ class Certificate:
 
     Attributes
     ----------
-    objective : referee cost of the plan; greedy : of HexAGenT's greedy plan; bound : no plan costs less.
+    objective : referee cost of the plan; greedy : of the greedy plan; bound : no plan costs less.
     calls : waiting calls that the epoch problem holds.
     """
 
@@ -35,12 +35,15 @@ class Certificate:
         return max(0.0, (self.objective - self.bound) / self.objective) if self.objective > 0 else 0.0
 
 
-def certify(snapshot: Snapshot, plan: Plan, params: EpochParams | None = None) -> Certificate | None:
+def certify(
+    snapshot: Snapshot, plan: Plan, params: EpochParams | None = None, base: Policy | None = None
+) -> Certificate | None:
     """Cost and bound of `plan`; None if nothing waits or the plan leaves a call out that the greedy plan places.
 
-    Where the plan's receipt holds the solver's own objective and bound of this problem, the better figure counts.
+    `base` makes the greedy plan, by default as the solver does. Where the plan's receipt holds the solver's own
+    objective and bound of this problem, the better figure counts.
     """
-    greedy = HexAgent().plan(snapshot)
+    greedy = projected(snapshot, (base or Lookahead()).plan(snapshot))
     translated = to_problem(snapshot, greedy, params or EpochParams())
     if translated is None:
         return None

@@ -84,7 +84,7 @@ class _WatchedEngine(PlacementEngine):
 def build_engine(
     cluster: Cluster, policy: str, options: EngineOptions | None = None, *, on_decision: OnDecision | None = None
 ) -> PlacementEngine:
-    """An engine for simulation: list policies decide at once, the solver plans while HexAGenT's greedy decides.
+    """An engine for simulation: list policies decide at once, the solver plans while its fallback decides.
 
     Raises
     ------

@@ -13,8 +13,9 @@ _Result = TypeVar("_Result")
 
 
 def kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
-    """Compile `function` at its first call (1-3 s, then cached on disk where numba can write), without the GIL.
+    """Compile `function` at its first call (1-3 s, then cached on disk where numba can write).
 
+    It keeps the GIL: who gives it up for half a millisecond waits up to five beside a busy thread to get it back.
     `kernel(function).__wrapped__` runs interpreted, `kernel(function).compiled()` is numba's dispatcher. numba is
     imported at the first call only. A kernel may call kernels of its own module: numba's cache looks at one file.
     """
@@ -23,9 +24,7 @@ def kernel(function: Callable[_Params, _Result]) -> Callable[_Params, _Result]:
     def compiled() -> Callable[_Params, _Result]:
         from numba import njit
 
-        return cast(
-            Callable[_Params, _Result], njit(cache=True, nogil=True, error_model="numpy")(_calling_compiled(function))
-        )
+        return cast(Callable[_Params, _Result], njit(cache=True, error_model="numpy")(_calling_compiled(function)))
 
     @wraps(function)
     def call(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
