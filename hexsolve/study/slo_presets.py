@@ -67,14 +67,23 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "main": {
         "name": "main",
-        "policies": ["workflow-fcfs", "workflow-llf", "workflow-edf", "hexgen-flow", "srpt", "hexagent", "solver"],
+        "policies": [
+            "workflow-fcfs",
+            "workflow-llf",
+            "workflow-edf",
+            "hexgen-flow",
+            "srpt",
+            "hexagent",
+            "lookahead",
+            "solver",
+        ],
         "variants": [
             _DECLARED,
             {"label": "lookahead, declared", "policy": "lookahead", "engine": {"declared": 1.0}},
             {"label": "clairvoyant order", "policy": "lookahead", "engine": {"clairvoyant": True}},
         ],
         "plotted": ["workflow-edf", "hexagent", "solver", "solver, declared", "clairvoyant order"],
-        "num_seeds": 4,
+        "num_seeds": 3,
         "grids": [
             {
                 "clusters": ["demo"],
