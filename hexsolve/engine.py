@@ -96,7 +96,7 @@ class PlacementEngine:
     Parameters
     ----------
     cluster : replicas and links.
-    policy : a policy or its name; the default is the epoch solver over HexAGenT's greedy.
+    policy : a policy or its name; the default is the epoch solver over a greedy plan.
     fallback : decides while `policy` plans; default the policy's own, if it has one, else HexAGenT's greedy.
     latency : when a plan lands, given its measured wall time. `no_latency` (default) plans in the call itself, which is
         the synchronous mode for serving with a budget; any other model plans asynchronously.
