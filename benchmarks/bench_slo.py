@@ -3,6 +3,7 @@
 import os
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,7 @@ def _preset(name: str, **in_grids: object) -> Rows:
     errors = [row.error for _, row in results if row.error]
     if errors:
         raise RuntimeError(f"{len(errors)} of {len(results)} cells failed, first: {errors[0]}")
-    cpu_s = dict.fromkeys(study.policies, 0.0)
+    cpu_s: Counter[str] = Counter()
     for cell, row in results:
         cpu_s[cell.variant.label] += row.cpu_s
     return [
