@@ -32,6 +32,7 @@ _CALL_MS, _CALL_REPLICA_MS, _MAX_SHARE = 0.02, 0.0006, 0.5
 _FIXED_MS = 2.5  # of an epoch, whatever its size
 _COMPARE_MS = 0.008  # per waiting call, to project and settle two plans
 _STARTS = (HexAgent(), WorkflowEdf())  # for the search, beside the fallback's plan and the last one
+_STARTS_MS, _STARTS_SHARE = 0.03, 0.15  # per waiting call, and of the budget, that plans and decisions of them may take
 _START_S = 30.0  # how long a rehearsal waits for workers to load their solvers
 
 
@@ -123,7 +124,8 @@ class SolverPolicy:
         problem, index = translated
         hint = index.decision_of(problem, greedy)
         greedy_cost = cost(problem, hint)
-        others = [policy.plan(snapshot) for policy in _STARTS]
+        has_time = self.deterministic is not None or _STARTS_MS * len(greedy) < _STARTS_SHARE * self.budget_ms
+        others = [policy.plan(snapshot) for policy in _STARTS] if has_time else []
         if self._last is not None:
             carried = carry_over(snapshot, greedy, self._last)
             others += [] if carried is None else [carried]
