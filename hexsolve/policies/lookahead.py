@@ -12,6 +12,7 @@ import numpy as np
 
 from hexsolve.listplan import plan_in_order
 from hexsolve.policies._checks import expect_positive
+from hexsolve.policies._dispatch import alone_ms
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
 
@@ -33,7 +34,7 @@ class Lookahead:
         """Place and order every waiting call."""
         rows = snapshot.waiting
         calls, (rest_ms, whole_ms) = snapshot.calls[rows], snapshot.outlook
-        own_ms = calls["alone_finish_ms"] - calls["alone_start_ms"]
+        own_ms = alone_ms(calls)
         ratio = (snapshot.now_ms - calls["arrival_ms"] + own_ms + rest_ms[rows]) / whole_ms[rows]
         price = (ratio + self.wait) ** self.exponent / whole_ms[rows]
         return plan_in_order(snapshot, np.lexsort((calls["serial"], -price)), provenance=self.name)

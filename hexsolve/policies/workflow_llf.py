@@ -11,6 +11,7 @@ import numpy as np
 
 from hexsolve.errors import InputError
 from hexsolve.listplan import plan_in_order
+from hexsolve.policies._dispatch import alone_ms
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
 
@@ -30,5 +31,5 @@ class WorkflowLlf:
     def plan(self, snapshot: Snapshot) -> Plan:
         calls = snapshot.calls[snapshot.waiting]
         due = calls["arrival_ms"] + self.alpha * calls["horizon_ms"]
-        laxity = due - snapshot.now_ms - (calls["alone_finish_ms"] - calls["alone_start_ms"])
+        laxity = due - snapshot.now_ms - alone_ms(calls)
         return plan_in_order(snapshot, np.lexsort((calls["serial"], laxity)), provenance=self.name)

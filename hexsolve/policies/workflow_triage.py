@@ -12,8 +12,10 @@ import numpy as np
 
 from hexsolve.listplan import plan_in_order
 from hexsolve.policies._checks import expect_positive
+from hexsolve.policies._dispatch import alone_ms
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
+from hexsolve.stretch_cost import lost
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class WorkflowTriage:
 
     def plan(self, snapshot: Snapshot) -> Plan:
         calls = snapshot.calls[snapshot.waiting]
-        own_ms = calls["alone_finish_ms"] - calls["alone_start_ms"]
+        own_ms = alone_ms(calls)
         due_ms = calls["arrival_ms"] + self.alpha * calls["horizon_ms"]
-        is_lost = snapshot.now_ms + own_ms > due_ms
+        is_lost = lost(snapshot, snapshot.waiting, self.alpha)
         key = np.where(is_lost, own_ms, due_ms)
         return plan_in_order(snapshot, np.lexsort((calls["serial"], key, is_lost)), provenance=self.name)
