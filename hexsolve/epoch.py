@@ -40,7 +40,7 @@ class EpochParams:
 
     tick_ms: float = 1.0
     max_calls: int | None = None
-    exponent: int = 4
+    exponent: int = 6
     target: float | None = None
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from hexsolve_models import Objective, power
 
 Flags = npt.NDArray[np.bool_]
 
-_LOW, _HIGH = 0.15, 1.25  # 24 tangents between err by 1.3 % for k = 4, 5 % for k = 8
+_LOW, _HIGH = 0.15, 1.25  # 24 tangents between err by 1.3 % for k = 4, 3 % for k = 6
 _SCALE = 10**7  # cost of a workflow at the reference, in a problem
 _LOST = 100  # lost workflows count for as much as one that can still be saved
 

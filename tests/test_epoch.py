@@ -218,8 +218,8 @@ def test_the_curve_is_the_power_between_its_ends_and_straight_beyond(exponent, r
     assert curve.total(np.array([reference, 1.1 * reference])) == pytest.approx(1.0 + 1.1**exponent)
 
 
-@pytest.mark.parametrize("exponent", [1, 2, 4])
-def test_the_problem_s_pieces_are_the_curve_within_two_percent(exponent):
+@pytest.mark.parametrize(("exponent", "error"), [(1, 1e-3), (2, 0.01), (4, 0.02), (6, 0.035)])
+def test_the_problem_s_pieces_are_the_curve_within_a_few_percent(exponent, error):
     curve = StretchCost(exponent, 2.5)
     horizon = np.array([400, 1_000, 90_000])
     elapsed = np.array([0, 900, 20_000])
@@ -232,7 +232,7 @@ def test_the_problem_s_pieces_are_the_curve_within_two_percent(exponent):
                 continue
             ratio = (elapsed[w] + finish) / horizon[w]
             expected = 1e7 * curve.total(np.array([ratio])) / scale
-            assert objective.workflow_cost(w, int(finish)) == pytest.approx(expected, rel=0.02)
+            assert objective.workflow_cost(w, int(finish)) == pytest.approx(expected, rel=error)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
