@@ -17,7 +17,7 @@ from hexsolve.listplan import held_spans, plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.settle import settled_finish_ms
 from hexsolve.snapshot import Snapshot
-from hexsolve.stretch_cost import StretchCost, lost, ratios
+from hexsolve.stretch_cost import StretchCost, ratios
 from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL, Floats, Ints
 from hexsolve_models import Decision, Objective, Problem, timetable
 
@@ -33,18 +33,20 @@ class EpochParams:
     tick_ms : length of a tick, >= 0.001.
     max_calls : calls in the problem, >= 1, the most urgent of the greedy plan; the rest keep their greedy placement.
         None: all of them here, as many as its budget is good for in the solver policy.
-    exponent : k of the objective Σ_w R_w^k, >= 1 (`stretch_cost`).
+    exponent, urgency : k >= 1 and u >= 0 of the objective Σ_w v_w·R_w^k, v_w ~ (ratio if it waited no more)^u
+        (`stretch_cost`).
     target : deadline mode: the SLO scale α > 0 that as many workflows as possible are to meet, whatever becomes of the
-        others; None: the tail of all of them counts.
+        others, and without urgency; None: the tail of all of them counts.
     """
 
     tick_ms: float = 1.0
     max_calls: int | None = None
-    exponent: int = 6
+    exponent: int = 1
+    urgency: float = 5.0
     target: float | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("tick_ms", 1e-3), ("max_calls", 1), ("exponent", 1)):
+        for name, low in (("tick_ms", 1e-3), ("max_calls", 1), ("exponent", 1), ("urgency", 0)):
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise InputError(f"{name} = {value!r}: expected a number >= {low}")
@@ -53,7 +55,7 @@ class EpochParams:
 
     def curve(self, snapshot: Snapshot, plan: Plan) -> StretchCost:
         """What plans are compared by where `plan` is the one to beat."""
-        return StretchCost.around(snapshot, plan, self.exponent, self.target)
+        return StretchCost.around(snapshot, plan, self.exponent, self.urgency, self.target)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,14 +147,13 @@ def _objective(
     elapsed, horizon = np.zeros(num_workflows), np.ones(num_workflows)
     elapsed[workflow] = np.maximum(0.0, snapshot.now_ms - snapshot.calls["arrival_ms"][rows])
     horizon[workflow] = whole_ms[rows]
-    is_lost = np.zeros(num_workflows, dtype=np.bool_)
-    np.logical_or.at(is_lost, workflow, lost(snapshot, rows, params.target))
-    return params.curve(snapshot, greedy).objective(
+    curve = params.curve(snapshot, greedy)
+    return curve.objective(
         _ticks(elapsed, params.tick_ms),
         np.maximum(1, _ticks(horizon, params.tick_ms)),
         _ticks(tail_ms[rows], params.tick_ms),
         np.ones(len(positions), dtype=np.int64),
-        is_lost,
+        curve.worth(snapshot, rows, workflow, num_workflows),
     )
 
 
@@ -164,13 +165,11 @@ def projected_cost(snapshot: Snapshot, plan: Plan, curve: StretchCost) -> float:
     """
     finish_ms = settled_finish_ms(snapshot, plan)
     placed = np.isfinite(finish_ms)
-    ratio = ratios(snapshot, plan.rows[placed], finish_ms[placed])
-    workflows, workflow = np.unique(snapshot.calls["workflow"][plan.rows[placed]], return_inverse=True)
+    rows = plan.rows[placed]
+    workflows, workflow = np.unique(snapshot.calls["workflow"][rows], return_inverse=True)
     worst = np.zeros(len(workflows))
-    np.maximum.at(worst, workflow, ratio)
-    is_lost = np.zeros(len(workflows), dtype=np.bool_)
-    np.logical_or.at(is_lost, workflow, lost(snapshot, plan.rows[placed], curve.target))
-    return curve.total(worst, is_lost)
+    np.maximum.at(worst, workflow, ratios(snapshot, rows, finish_ms[placed]))
+    return curve.total(worst, curve.worth(snapshot, rows, workflow, len(workflows)))
 
 
 def projected_key(snapshot: Snapshot, plan: Plan, curve: StretchCost) -> tuple[int, float]:

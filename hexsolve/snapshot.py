@@ -61,6 +61,12 @@ class Snapshot:
         return np.flatnonzero(self.calls["stage"] == DECODE)
 
 
+def alone_ms(calls: Records) -> Floats:
+    """Service of each call in its workflow's standalone schedule, in ms: what it takes without any other workflow."""
+    service: Floats = calls["alone_finish_ms"] - calls["alone_start_ms"]
+    return service
+
+
 @kernel
 def _waiting(calls: Records) -> Ints:
     rows, n = np.empty(calls.shape[0], dtype=np.int64), 0

@@ -22,7 +22,6 @@ from hexsolve.policies.lookahead import Lookahead
 from hexsolve.policies.round_robin import RoundRobin
 from hexsolve.policies.solver import SolverPolicy
 from hexsolve.solve import Result, Status, StopKind, StopReason
-from hexsolve.stretch_cost import StretchCost
 from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL
 from hexsolve.workers import WorkerPool
 from hexsolve_models import Decision, cost, earliest_finish
@@ -178,7 +177,7 @@ def test_a_worker_that_fails_leaves_a_plan_no_worse_than_the_greedy_one(name):
     assert why in told
     assert told != "cpsat_full: "
     assert why != "late" or plan.receipt["wall_ms"] < 20_000.0  # not the minute that the worker takes
-    curve = StretchCost.around(snapshot, greedy, policy.params.exponent)
+    curve = policy.params.curve(snapshot, greedy)
     assert projected_cost(snapshot, plan, curve) <= projected_cost(snapshot, greedy, curve)
 
 
@@ -188,7 +187,7 @@ def test_a_solver_s_plan_is_adopted_only_if_both_judges_find_it_better(seed):
     snapshot = state.snapshot(state.clock_ms)
     policy = SolverPolicy(deterministic=0.2)
     plan, greedy = policy.plan(snapshot), policy.fallback.plan(snapshot)
-    curve = StretchCost.around(snapshot, greedy, policy.params.exponent)
+    curve = policy.params.curve(snapshot, greedy)
     before, after = (projected_cost(snapshot, p, curve) for p in (greedy, plan))
     (counted,) = policy.outcomes
     assert not counted.startswith("failed")

@@ -24,7 +24,7 @@ from hexsolve.settle import settled_finish_ms
 from hexsolve.state import ClusterState
 from hexsolve.stretch_cost import StretchCost, lost
 from hexsolve.tables import DECODE, WAIT_DECODE
-from hexsolve_models import earliest_finish, violations
+from hexsolve_models import cost, earliest_finish, violations
 
 SEEDS = range(12)
 
@@ -218,20 +218,20 @@ def test_the_curve_is_the_power_between_its_ends_and_straight_beyond(exponent, r
     assert curve.total(np.array([reference, 1.1 * reference])) == pytest.approx(1.0 + 1.1**exponent)
 
 
-@pytest.mark.parametrize(("exponent", "error"), [(1, 1e-3), (2, 0.01), (4, 0.02), (6, 0.035)])
+@pytest.mark.parametrize(("exponent", "error"), [(1, 0.02), (2, 0.02), (4, 0.02), (6, 0.035)])
 def test_the_problem_s_pieces_are_the_curve_within_a_few_percent(exponent, error):
     curve = StretchCost(exponent, 2.5)
     horizon = np.array([400, 1_000, 90_000])
     elapsed = np.array([0, 900, 20_000])
     objective = curve.objective(elapsed, horizon, np.zeros(3, int), np.zeros(3, int))
-    scale = curve.total(np.array([2.5]))  # 1, as the problem's 10^7
+    scale = curve.total(np.array([2.5]))  # 1, as the problem's 10^8
     for w in range(3):
         for x in (0.5, 0.62, 0.75, 0.9, 1.0, 1.1, 1.24, 1.4, 2.0, 5.0):
             finish = round(x * 2.5 * horizon[w]) - elapsed[w]
             if finish < 0:
                 continue
             ratio = (elapsed[w] + finish) / horizon[w]
-            expected = 1e7 * curve.total(np.array([ratio])) / scale
+            expected = 1e8 * curve.total(np.array([ratio])) / scale
             assert objective.workflow_cost(w, int(finish)) == pytest.approx(expected, rel=error)
 
 
@@ -261,7 +261,6 @@ def test_with_a_target_lost_workflows_count_for_a_hundredth_in_problem_and_plan(
     target = float(np.median(needed))
     is_lost = lost(snapshot, greedy.rows, target)
     assert np.array_equal(is_lost, needed > target)
-    assert not lost(snapshot, greedy.rows, None).any()
     params = EpochParams(target=target)
     curve = params.curve(snapshot, greedy)
     assert (curve.reference, curve.target) == (target, target)
@@ -271,14 +270,47 @@ def test_with_a_target_lost_workflows_count_for_a_hundredth_in_problem_and_plan(
     ratio = (finish - calls["arrival_ms"]) / calls["horizon_ms"]
     worst = np.array([ratio[calls["workflow"] == w].max() for w in workflows])
     alike = StretchCost(curve.exponent, target)
+    assert np.array_equal(curve.worth(snapshot, greedy.rows, *_workflows(calls)), np.where(gone, 0.01, 1.0))
     expected = sum(alike.total(worst[w : w + 1]) / (100 if gone[w] else 1) for w in range(len(workflows)))
     assert projected_cost(snapshot, greedy, curve) == pytest.approx(expected)
     problem, _ = to_problem(snapshot, greedy, params)
-    full = replace(curve, target=None).objective(*_ages(snapshot, greedy, workflows))
+    full = alike.objective(*_ages(snapshot, greedy, workflows))
     for w, share in enumerate(np.where(gone, 100, 1)):
         for finish_tick in (10**3, 10**5, 10**7):
             expected = full.workflow_cost(w, finish_tick) / share
-            assert problem.objective.workflow_cost(w, finish_tick) == pytest.approx(expected, rel=0.1, abs=300)
+            assert problem.objective.workflow_cost(w, finish_tick) == pytest.approx(expected, rel=0.1, abs=2_000)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_a_workflow_counts_for_grows_with_what_it_has_waited(seed):
+    snapshot, greedy, _, _ = epoch(seed)
+    calls = snapshot.calls[greedy.rows]
+    params = EpochParams(exponent=1, urgency=3.0)
+    curve = params.curve(snapshot, greedy)
+    workflow, num_workflows = _workflows(calls)
+    worth = curve.worth(snapshot, greedy.rows, workflow, num_workflows)
+    ends = snapshot.now_ms + calls["alone_finish_ms"] - calls["alone_start_ms"]
+    alone = (ends - calls["arrival_ms"]) / calls["horizon_ms"]
+    latest = np.array([alone[workflow == w].max() for w in range(num_workflows)])
+    assert worth == pytest.approx(((latest + 0.25) / (latest.max() + 0.25)) ** 3.0)
+    finish = settled_finish_ms(snapshot, greedy)
+    ratio = (finish - calls["arrival_ms"]) / calls["horizon_ms"]
+    expected = sum(worth[w] * ratio[workflow == w].max() / curve.reference for w in range(num_workflows))
+    assert projected_cost(snapshot, greedy, curve) == pytest.approx(expected)
+    problem, index = to_problem(snapshot, greedy, params)
+    decision = index.decision_of(problem, greedy)
+    at = index.positions
+    of_problem = (decision.decode_finish(problem) + snapshot.now_ms - calls["arrival_ms"][at]) / calls["horizon_ms"][at]
+    of_workflows = [worth[w] * of_problem[workflow[at] == w].max() for w in np.unique(workflow[at])]
+    assert cost(problem, decision) == pytest.approx(1e8 * sum(of_workflows) / curve.reference, rel=0.02)
+    alike = replace(params, urgency=0.0).curve(snapshot, greedy)
+    assert np.array_equal(alike.worth(snapshot, greedy.rows, workflow, num_workflows), np.ones(num_workflows))
+
+
+def _workflows(calls):
+    """[n] index of each call's workflow among those of the calls, and how many those are."""
+    workflows, workflow = np.unique(calls["workflow"], return_inverse=True)
+    return workflow, len(workflows)
 
 
 def _ages(snapshot, greedy, workflows):
@@ -394,7 +426,9 @@ def test_a_plan_whose_calls_are_all_gone_is_outdated():
     assert carry_over(snapshot, plan_by_risk(snapshot), earlier) is None
 
 
-@pytest.mark.parametrize("wrong", [{"tick_ms": 0.0}, {"tick_ms": float("nan")}, {"max_calls": 0}, {"exponent": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"tick_ms": 0.0}, {"tick_ms": float("nan")}, {"max_calls": 0}, {"exponent": 0}, {"urgency": -1.0}]
+)
 def test_parameters_out_of_range_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         EpochParams(**wrong)

@@ -210,7 +210,7 @@ POLICIES: dict[str, PolicyInfo] = {
             "ours",
             "docs/lookahead.md",
             "the solver in deadline mode: as many workflows as possible within twice their standalone makespan",
-            lambda: SolverPolicy(params=EpochParams(target=2.0), name="solver-deadline"),
+            lambda: SolverPolicy(params=EpochParams(target=2.0), fallback=WorkflowTriage(), name="solver-deadline"),
         ),
     )
 }

@@ -293,12 +293,6 @@ def arrival_rank(calls: Records) -> Ints:
     return rank
 
 
-def alone_ms(calls: Records) -> Floats:
-    """Service of each call in its workflow's standalone schedule, in ms: what it takes without any other workflow."""
-    service: Floats = calls["alone_finish_ms"] - calls["alone_start_ms"]
-    return service
-
-
 def decoded_until(snapshot: Snapshot, calls: Records) -> Floats:
     """Projected end in ms of calls in decode at the present pace of their replica; nan for other stages."""
     running = calls["stage"] == DECODE

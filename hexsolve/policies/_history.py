@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hexsolve.policies._dispatch import alone_ms, decoded_until
-from hexsolve.snapshot import Snapshot
+from hexsolve.policies._dispatch import decoded_until
+from hexsolve.snapshot import Snapshot, alone_ms
 from hexsolve.tables import DECODE, EMPTY, Floats, Ints, Records, record_type
 
 _SEEN = record_type(

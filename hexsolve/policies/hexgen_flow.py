@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hexsolve.policies._checks import expect_positive, expect_share
-from hexsolve.policies._dispatch import Outlook, alone_ms, dispatch
+from hexsolve.policies._dispatch import Outlook, dispatch
 from hexsolve.policies._history import Completed, History
 from hexsolve.policy import Plan
-from hexsolve.snapshot import Snapshot
+from hexsolve.snapshot import Snapshot, alone_ms
 from hexsolve.tables import Floats, Ints, Records
 
 MOST_STEPS = 256  # of a workflow that are remembered

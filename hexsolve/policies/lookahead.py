@@ -12,9 +12,9 @@ import numpy as np
 
 from hexsolve.listplan import plan_in_order
 from hexsolve.policies._checks import expect_positive
-from hexsolve.policies._dispatch import alone_ms
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
+from hexsolve.stretch_cost import WAIT, ratios_if_alone
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Lookahead:
     """`exponent` k and `wait` (in units of R), both > 0 (docs/lookahead.md has the sweep)."""
 
     exponent: float = 5.0
-    wait: float = 0.25
+    wait: float = WAIT
     name: str = "lookahead"
     replans: bool = True
 
@@ -32,9 +32,7 @@ class Lookahead:
 
     def plan(self, snapshot: Snapshot) -> Plan:
         """Place and order every waiting call."""
-        rows = snapshot.waiting
-        calls, (rest_ms, whole_ms) = snapshot.calls[rows], snapshot.outlook
-        own_ms = alone_ms(calls)
-        ratio = (snapshot.now_ms - calls["arrival_ms"] + own_ms + rest_ms[rows]) / whole_ms[rows]
-        price = (ratio + self.wait) ** self.exponent / whole_ms[rows]
-        return plan_in_order(snapshot, np.lexsort((calls["serial"], -price)), provenance=self.name)
+        rows, (_, whole_ms) = snapshot.waiting, snapshot.outlook
+        price = (ratios_if_alone(snapshot, rows) + self.wait) ** self.exponent / whole_ms[rows]
+        order = np.lexsort((snapshot.calls["serial"][rows], -price))
+        return plan_in_order(snapshot, order, provenance=self.name)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hexsolve.listplan import plan_in_order
-from hexsolve.policies._dispatch import alone_ms
 from hexsolve.policy import Plan
-from hexsolve.snapshot import Snapshot
+from hexsolve.snapshot import Snapshot, alone_ms
 from hexsolve.tables import WAIT_DECODE, Floats, Records
 
 

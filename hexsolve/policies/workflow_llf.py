@@ -11,9 +11,8 @@ import numpy as np
 
 from hexsolve.errors import InputError
 from hexsolve.listplan import plan_in_order
-from hexsolve.policies._dispatch import alone_ms
 from hexsolve.policy import Plan
-from hexsolve.snapshot import Snapshot
+from hexsolve.snapshot import Snapshot, alone_ms
 
 
 @dataclass(frozen=True)

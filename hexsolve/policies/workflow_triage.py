@@ -12,9 +12,8 @@ import numpy as np
 
 from hexsolve.listplan import plan_in_order
 from hexsolve.policies._checks import expect_positive
-from hexsolve.policies._dispatch import alone_ms
 from hexsolve.policy import Plan
-from hexsolve.snapshot import Snapshot
+from hexsolve.snapshot import Snapshot, alone_ms
 from hexsolve.stretch_cost import lost
 
 

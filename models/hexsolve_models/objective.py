@@ -145,7 +145,7 @@ def power(
     k: float = 8.0,
     reference: float = 1.0,
     num_pieces: int = 24,
-    scale: int = 10**6,
+    scale: npt.ArrayLike = 10**6,
     low: float = 0.1,
     high: float = 4.0,
     call_weight: npt.ArrayLike | None = None,
@@ -167,16 +167,21 @@ def power(
         [call], see `Objective`.
     reference
         The ratio at which a workflow costs `scale`, for example the target alpha.
+    scale
+        Scalar or [workflow], >= 1: how much workflows count.
     """
     elapsed, horizon = _ages(elapsed_ticks, horizon_ticks)
-    if k < 1 or reference <= 0 or num_pieces < 2 or scale < 1 or not 0 < low < high:
+    if k < 1 or reference <= 0 or num_pieces < 2 or not np.all(np.asarray(scale) >= 1) or not 0 < low < high:
         raise ValueError(
-            f"power(k={k}, reference={reference}, num_pieces={num_pieces}, scale={scale}, low={low}, high={high}): "
+            f"power(k={k}, reference={reference}, num_pieces={num_pieces}, scale={scale!r}, low={low}, high={high}): "
             "expected k >= 1, reference > 0, num_pieces >= 2, scale >= 1, 0 < low < high"
         )
     unit = horizon * reference  # ticks per unit of x = R / reference
     start = np.clip(elapsed / unit, low, 0.99 * high)
     x = start[:, None] * (high / start)[:, None] ** (np.arange(num_pieces) / (num_pieces - 1))
+    if k == 1:
+        x = x[:, :1]  # all tangents are the curve
+    scale = np.broadcast_to(scale, elapsed.shape)[:, None]
     slope = np.rint(scale * k * x ** (k - 1) / unit[:, None])
     touch = (slope * unit[:, None] / (scale * k)) ** (1 / (k - 1)) if k > 1 else x
     intercept = np.floor(scale * touch**k - slope * (touch * unit[:, None] - elapsed[:, None]))
