@@ -185,6 +185,20 @@ def test_power_stays_straight_beyond_its_range():
     assert slope == pytest.approx(8 * 4**7 * 10**6 / 1000, rel=1e-3)
 
 
+def test_power_counts_workflows_by_their_own_scale_and_is_one_line_for_k_1():
+    ages = [500, 0], [1000, 4000], [0, 0]
+    for k in (1, 3):
+        both = power(*ages, k=k, reference=2.0, scale=[10**6, 10**4])
+        for w, scale in enumerate((10**6, 10**4)):
+            alone = power([ages[0][w]], [ages[1][w]], [0], k=k, reference=2.0, scale=scale)
+            assert [both.workflow_cost(w, tick) for tick in (0, 900, 9000)] == [
+                alone.workflow_cost(0, tick) for tick in (0, 900, 9000)
+            ]
+    line = power(*ages, k=1, reference=2.0, scale=10**6)
+    assert line.slope.tolist() == [[0, 500], [0, 125]]
+    assert [line.workflow_cost(0, tick) for tick in (0, 1500, 9500)] == [250_000, 10**6, 5 * 10**6]
+
+
 def test_late_count_by_hand():
     # Due when elapsed + F > 2 * horizon: after 1500 and after 8000.
     objective = late_count([500, 0], [1000, 4000], [0, 0], alpha=2.0, weight=[1, 7])
@@ -222,6 +236,8 @@ def test_stretch_objectives_by_hand():
         lambda: power([-1], [5], [0]),
         lambda: power([0, 0], [5], [0]),
         lambda: power([0], [5], [0], k=0.5),
+        lambda: power([0], [5], [0], scale=0),
+        lambda: power([0, 0], [5, 5], [0, 0], scale=[1, 0]),
         lambda: tardiness([0], [5], [0], alpha=0),
         lambda: late_count([0], [5], [0], alpha=0),
         lambda: late_count([0], [5], [0], alpha=1, weight=-1),
