@@ -26,7 +26,7 @@ study_command.add_command(gap_command)
 
 @study_command.command("slo")
 @click.option("--config", metavar="FILE", help="A study file (TOML, YAML, JSON); docs/study.md has its fields.")
-@click.option("--preset", metavar="NAME", help="paper, ladder, sensitivity or quick.")
+@click.option("--preset", metavar="NAME", help="main, contended, paper, ladder, sensitivity or quick.")
 @click.option("--jobs", type=int, metavar="N", help="Processes on this machine (default: its cores).")
 @click.option("--ray", "address", metavar="ADDRESS", help='A Ray cluster instead; "local" starts one here.')
 @click.option("--out", metavar="DIR", help="Folder of rows and results (default: slo-NAME). Rows there are used.")

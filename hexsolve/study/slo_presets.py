@@ -15,6 +15,7 @@ from typing import Any
 _BASELINES = ["workflow-fcfs", "workflow-llf", "workflow-edf", "hexgen-flow", "srpt", "autellix-atlas"]
 _POLICIES = [*_BASELINES, "hexagent", "solver"]
 _DECLARED = {"label": "solver, declared", "policy": "solver", "engine": {"declared": 1.0}}
+_CLAIRVOYANT = {"label": "clairvoyant order", "policy": "lookahead", "engine": {"clairvoyant": True}}
 _PAPER_CLUSTERS = [
     "hetero-1-llama-70b",
     "hetero-2-llama-70b",
@@ -80,7 +81,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "variants": [
             _DECLARED,
             {"label": "lookahead, declared", "policy": "lookahead", "engine": {"declared": 1.0}},
-            {"label": "clairvoyant order", "policy": "lookahead", "engine": {"clairvoyant": True}},
+            _CLAIRVOYANT,
         ],
         "plotted": ["workflow-edf", "hexagent", "solver", "solver, declared", "clairvoyant order"],
         "num_seeds": 3,
@@ -97,6 +98,21 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "workflows": 100,
                 "rho": [0.85, 1.1, 1.4],
             },
+        ],
+    },
+    "contended": {
+        "name": "contended",
+        "policies": ["workflow-llf", "workflow-edf", "hexgen-flow", "hexagent", "lookahead", "solver"],
+        "variants": [_DECLARED, _CLAIRVOYANT],
+        "first_seed": 1010,
+        "num_seeds": 5,
+        "grids": [
+            {
+                "clusters": ["demo"],
+                "workloads": ["text2sql", "bfcl", "mixed"],
+                "workflows": 120,
+                "rho": [1.0, 1.2],
+            }
         ],
     },
     "sensitivity": {
