@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hexsolve.engine import PlacementEngine
 from hexsolve.errors import InputError
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policies.solver import SolverPolicy
+from hexsolve.policies.workflow_triage import WorkflowTriage
 from hexsolve.recording import Recorder
 from hexsolve.sim import Fault, SimOptions, simulate, standalone_makespans
 from hexsolve.study import (
@@ -71,10 +73,23 @@ def test_the_solver_plans_while_greedy_decides(cluster: Cluster, deterministic: 
     assert lands_ms == 30.0 if deterministic else 0.0 < lands_ms < math.inf
 
 
-@pytest.mark.parametrize(
-    "options", [{"budget_ms": 0.0}, {"budget_ms": math.nan}, {"epoch_ms": -1.0}, {"epoch_ms": math.inf}]
-)
-def test_engine_options_out_of_range(options: dict[str, float]) -> None:
+def test_the_objective_of_a_solver_can_be_tuned(cluster: Cluster) -> None:
+    own = SolverPolicy().params
+    assert EngineOptions().tuned(own) == own
+    tuned = build_engine(cluster, "solver", EngineOptions(exponent=4, urgency=0.0)).policy
+    assert isinstance(tuned, SolverPolicy)
+    assert tuned.params == replace(own, exponent=4, urgency=0.0)
+    late = build_engine(cluster, "solver-deadline", EngineOptions(target=3.0)).policy
+    assert isinstance(late, SolverPolicy)
+    assert late.params == replace(own, target=3.0)
+    assert late.fallback == WorkflowTriage(3.0)
+
+
+_WRONG = [{"budget_ms": 0.0}, {"budget_ms": math.nan}, {"epoch_ms": -1.0}, {"epoch_ms": math.inf}]
+
+
+@pytest.mark.parametrize("options", [*_WRONG, {"exponent": 0}, {"urgency": -1.0}, {"target": 0.0}])
+def test_engine_options_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
         EngineOptions(**options)
 

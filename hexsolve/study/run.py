@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from hexsolve.cluster import Cluster
 from hexsolve.datafile import nearest
 from hexsolve.engine import FixedLatency, PlacementEngine, measured_latency
+from hexsolve.epoch import EpochParams
 from hexsolve.errors import InputError
 from hexsolve.events import DeclaredCall
 from hexsolve.policies import POLICIES, build_policy
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policies.solver import SolverPolicy
+from hexsolve.policies.workflow_triage import WorkflowTriage
 from hexsolve.predict import Predictor, parse_predictor
 from hexsolve.sim import (
     EnginePort,
@@ -48,6 +50,8 @@ class EngineOptions:
         otherwise solve under a wall limit and charge the wall time it took.
     declared : share 0..1 of workflows that declare their structure with typical lengths (`study.hints`).
     clairvoyant : all workflows declare all calls as they will be, lengths included: a reference, no policy.
+    exponent, urgency, target : of the solver's objective (`hexsolve.epoch.EpochParams`); None: the policy's own. With a
+        target `workflow-triage` for it decides while the solver plans.
     """
 
     budget_ms: float = 50.0
@@ -55,6 +59,9 @@ class EngineOptions:
     deterministic: bool = False
     declared: float = 0.0
     clairvoyant: bool = False
+    exponent: int | None = None
+    urgency: float | None = None
+    target: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.budget_ms < np.inf:
@@ -63,11 +70,17 @@ class EngineOptions:
             raise InputError(f"epoch_ms = {self.epoch_ms!r}: expected a finite number >= 0")
         if not 0 <= self.declared <= 1:
             raise InputError(f"declared = {self.declared!r}: expected a share in 0..1")
+        self.tuned(EpochParams())
 
     @property
     def deterministic_limit(self) -> float | None:
         """The work limit in nominal seconds; None under a wall limit."""
         return self.budget_ms / 1e3 if self.deterministic else None
+
+    def tuned(self, params: EpochParams) -> EpochParams:
+        """`params` with what these options say of the objective."""
+        given = {"exponent": self.exponent, "urgency": self.urgency, "target": self.target}
+        return replace(params, **{name: value for name, value in given.items() if value is not None})
 
 
 class _WatchedEngine(PlacementEngine):
@@ -94,7 +107,13 @@ def build_engine(
     options = options or EngineOptions()
     built = build_policy(policy)
     if isinstance(built, SolverPolicy):
-        solver = replace(built, budget_ms=options.budget_ms, deterministic=options.deterministic_limit)
+        solver = replace(
+            built,
+            budget_ms=options.budget_ms,
+            deterministic=options.deterministic_limit,
+            params=options.tuned(built.params),
+            fallback=built.fallback if options.target is None else WorkflowTriage(options.target),
+        )
         latency = FixedLatency(options.budget_ms) if options.deterministic else measured_latency
         engine = _WatchedEngine(cluster, solver, latency=latency, epoch_ms=options.epoch_ms)
     else:
