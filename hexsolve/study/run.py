@@ -79,8 +79,12 @@ class EngineOptions:
 
     def tuned(self, params: EpochParams) -> EpochParams:
         """`params` with what these options say of the objective."""
-        given = {"exponent": self.exponent, "urgency": self.urgency, "target": self.target}
-        return replace(params, **{name: value for name, value in given.items() if value is not None})
+        return replace(
+            params,
+            exponent=params.exponent if self.exponent is None else self.exponent,
+            urgency=params.urgency if self.urgency is None else self.urgency,
+            target=params.target if self.target is None else self.target,
+        )
 
 
 class _WatchedEngine(PlacementEngine):
