@@ -363,7 +363,13 @@ def test_an_interrupt_amid_a_solve_is_130(tmp_path: Path) -> None:
     flags = ("--cluster", "demo", *load, "--policy", "solver", "--json", "o.json")
     command = [sys.executable, "-c", "from hexsolve.cli import main; main()", "simulate", *flags]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in its background has them ignore interrupts, and their children with them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     assert process.stderr.readline().startswith("solver (500 workflows)")
