@@ -17,7 +17,7 @@ from hexsolve.listplan import held_spans, plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.settle import settled_finish_ms
 from hexsolve.snapshot import Snapshot
-from hexsolve.stretch_cost import StretchCost, ratios
+from hexsolve.stretch_cost import URGENCY, StretchCost, ratios
 from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL, Floats, Ints
 from hexsolve_models import Decision, Objective, Problem, timetable
 
@@ -42,7 +42,7 @@ class EpochParams:
     tick_ms: float = 1.0
     max_calls: int | None = None
     exponent: int = 1
-    urgency: float = 5.0
+    urgency: float = URGENCY
     target: float | None = None
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from hexsolve_models import Objective, power
 
 Flags = npt.NDArray[np.bool_]
 
-WAIT = 0.25  # in units of R: what a workflow will wait yet, for v_w and for `lookahead`
+URGENCY, WAIT = 5.0, 0.25  # of v_w and of `lookahead`; WAIT in units of R: what a workflow will wait yet
 _LOW, _HIGH = 0.15, 1.25  # 24 tangents between err by 0.3 % for k = 2, 1.3 % for k = 4, 5 % for k = 8
 _SCALE = 10**8  # cost of a workflow of worth 1 at the reference, in a problem
 _LOST = 0.01  # worth of a lost workflow
@@ -68,7 +68,7 @@ class StretchCost:
         elif self.urgency:
             alone = np.zeros(num_workflows)
             np.maximum.at(alone, workflow, ratios_if_alone(snapshot, rows))
-            worth = (np.minimum(alone, self.latest) + WAIT) ** self.urgency / (self.latest + WAIT) ** self.urgency
+            worth = ((np.minimum(alone, self.latest) + WAIT) / (self.latest + WAIT)) ** self.urgency
         return worth
 
     def total(self, worst: Floats, worth: Floats | float = 1.0) -> float:

@@ -14,14 +14,14 @@ from hexsolve.listplan import plan_in_order
 from hexsolve.policies._checks import expect_positive
 from hexsolve.policy import Plan
 from hexsolve.snapshot import Snapshot
-from hexsolve.stretch_cost import WAIT, ratios_if_alone
+from hexsolve.stretch_cost import URGENCY, WAIT, ratios_if_alone
 
 
 @dataclass(frozen=True)
 class Lookahead:
     """`exponent` k and `wait` (in units of R), both > 0 (docs/lookahead.md has the sweep)."""
 
-    exponent: float = 5.0
+    exponent: float = URGENCY
     wait: float = WAIT
     name: str = "lookahead"
     replans: bool = True
