@@ -507,3 +507,12 @@ def test_a_cbc_that_fails_is_an_error_with_its_words(monkeypatch, tmp_path):
     in_place_of_cbc(monkeypatch, tmp_path, "echo out of luck; exit 3")
     with pytest.raises(ModelError, match="CBC ended with code 3: 'out of luck'"):
         pulp_mip.run(plain(), None, LIMITS, solver="cbc")
+
+
+@pytest.mark.parametrize(("wall_ms", "status"), [(60_000.0, "INFEASIBLE"), (1_000.0, "UNKNOWN")])
+def test_what_cbc_calls_infeasible_near_its_time_limit_is_not_believed(monkeypatch, tmp_path, wall_ms, status):
+    # Its preprocessing says so of feasible models when the limit cuts it short.
+    says = 'echo "Infeasible - objective value 0.00000000"'
+    in_place_of_cbc(monkeypatch, tmp_path, f'sleep 0.8; for last in "$@"; do :; done; {says} > "$last"')
+    outcome = pulp_mip.run(plain(), None, replace(LIMITS, wall_ms=wall_ms), solver="cbc")
+    assert (outcome.status, outcome.values, outcome.bound) == (status, None, -inf)

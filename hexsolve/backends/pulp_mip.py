@@ -8,6 +8,7 @@ What is not taken from them:
   with it nothing remains, neither duals nor bound.
 - Dual bounds as they are, doubles within tolerances. For an LP the bound is computed from the row duals, which holds
   however far the solver got; for a MIP it is lowered by the tolerance. Where costs are whole it is rounded up then.
+- CBC's "infeasible" near its time limit: preprocessing that the limit cuts short says so of feasible models.
 """
 
 import re
@@ -33,6 +34,7 @@ Solver = Literal["highs", "cbc"]
 TOLERANCE = 1e-6  # of bounds, relative: the solvers' own tolerances on rows and whole numbers
 _STOP_GAP = 0.9  # where costs are whole, an incumbent less than 1 above the bound is optimal
 _GRACE_S = 1.0  # CBC is killed so long after its limit
+_SURE_SHARE = 0.5  # of its time limit: what CBC calls infeasible after that may be a limit that struck
 _NODES, _ITERATIONS = 1_000, 10_000  # per deterministic unit, of a MIP and of an LP
 
 # All answers of HiGHS; those of a solver that stopped early are FEASIBLE only if there is a solution. None: invalid.
@@ -231,6 +233,7 @@ def _ask_cbc(
             return _Answer("UNKNOWN")
         command += _cbc_options(matrix, limits, left_s)
         command += ["-initialSolve" if matrix.is_lp else "-solve", "-printingOptions", "all", "-solution", solution]
+        launched = perf_counter()
         try:
             done = subprocess.run(
                 command,
@@ -242,6 +245,7 @@ def _ask_cbc(
             )
         except subprocess.TimeoutExpired:
             return _Answer("UNKNOWN")
+        took_s = perf_counter() - launched
         if left_s is not None and done.returncode < 0:  # CBC 2.10 can die of a signal where its time limit strikes
             return _Answer("UNKNOWN")
         if done.returncode != 0 or not Path(solution).exists():
@@ -251,6 +255,8 @@ def _ask_cbc(
     status = "INFEASIBLE" if pulp_status == pulp.LpStatusInfeasible else CBC_STATUS[sol_status]
     if status is None:
         raise ModelError("CBC: unbounded")
+    if status == "INFEASIBLE" and left_s is not None and took_s > _SURE_SHARE * left_s:
+        return _Answer("UNKNOWN")
     values = np.array([by_column[column.name] for column in columns])
     duals = np.array([by_row.get(name, 0.0) for name in row_names])  # 0: absent from the file
     nodes = re.search(r"^Enumerated nodes:\s+(\d+)", done.stdout, re.MULTILINE)
@@ -267,7 +273,8 @@ def _cbc_bound(log: str) -> float:
 
 
 def _cbc_options(matrix: Matrix, limits: Limits, left_s: float | None) -> list[str]:
-    options = ["-randomSeed", str(limits.seed), "-randomCbcSeed", str(limits.seed)]
+    seed = str(limits.seed % (2**31 - 2) + 1)  # 0 would be the time of day
+    options = ["-randomSeed", seed, "-randomCbcSeed", seed]
     if not matrix.is_lp:
         options += ["-ratio", "0", "-allow", str(_STOP_GAP if matrix.is_whole else 0.0)]
     if limits.workers > 1:
