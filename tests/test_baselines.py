@@ -26,7 +26,9 @@ from hexsolve.policies.mooncake import Mooncake
 from hexsolve.policies.saga import Saga
 from hexsolve.policies.splitwise import Splitwise
 from hexsolve.policies.thunder_agent import ThunderAgent
+from hexsolve.policies.workflow_atc import WorkflowAtc
 from hexsolve.policies.workflow_edf import WorkflowEdf
+from hexsolve.policies.workflow_triage import WorkflowTriage
 from hexsolve.predict import parse_predictor
 from hexsolve.sim import simulate
 from hexsolve.state import ClusterState
@@ -146,6 +148,34 @@ def test_modified_due_dates_turn_to_remaining_work_once_workflows_are_late():
     assert in_order(Mdd(alpha=2.0).plan(state.snapshot(0.0))) == [a, b, c]
     assert in_order(Mdd(alpha=2.0).plan(state.snapshot(600.0))) == [c, a, b]
     assert in_order(WorkflowEdf(alpha=2.0).plan(state.snapshot(600.0))) == [a, b, c]
+
+
+def test_what_can_no_longer_meet_the_target_comes_last():
+    # The same three. At 600 ms a would end at 1132, c at 1182, both late even alone; b at 682.
+    state = ClusterState(cluster())
+    first = state.workflow_open(0.0, "w1")
+    a, b = ready(state, workflow=first), ready(state, workflow=first, name="b", tokens=(100, 5))
+    c = ready(state, tokens=(100, 55))
+    assert in_order(WorkflowTriage(alpha=2.0).plan(state.snapshot(0.0))) == [a, b, c]
+    assert in_order(WorkflowTriage(alpha=2.0).plan(state.snapshot(600.0))) == [b, a, c]  # a takes 532, c 582
+    assert in_order(WorkflowAtc(alpha=2.0).plan(state.snapshot(600.0))) == [b, c, a]  # W1 has 614 left
+    # With a target of 3 nothing is lost and all is by what is left and what slack there is.
+    assert in_order(WorkflowAtc(alpha=3.0).plan(state.snapshot(600.0))) == [a, c, b]
+
+
+def test_apparent_tardiness_weighs_slack_against_remaining_work_by_what_waits():
+    # Left 614 and 582, slack of a 532, of b 982, of c 582; the backlog is (532 + 82 + 582) / 1 = 1196.
+    state = ClusterState(cluster())
+    first = state.workflow_open(0.0, "w1")
+    a, b = ready(state, workflow=first), ready(state, workflow=first, name="b", tokens=(100, 5))
+    c = ready(state, tokens=(100, 55))
+    now = state.snapshot(0.0)
+    # exp(-532 / 1196) / 614 = 1.044e-3, exp(-982 / 1196) / 614 = 0.717e-3, exp(-582 / 1196) / 582 = 1.056e-3
+    assert in_order(WorkflowAtc(alpha=2.0).plan(now)) == [c, a, b]
+    # A tenth of it: exp(-4.45) / 614 = 1.9e-5, 4.4e-7, exp(-4.87) / 582 = 1.3e-5
+    assert in_order(WorkflowAtc(alpha=2.0, patience=0.1).plan(now)) == [a, c, b]
+    # So short of patience that exp() is 0 for all: still by slack.
+    assert in_order(WorkflowAtc(alpha=2.0, patience=1e-5).plan(now)) == [a, c, b]
 
 
 def test_levels_of_attained_service():
@@ -467,6 +497,7 @@ def test_remembered_service_agrees_with_what_the_simulator_measured():
     [
         (lambda: WorkflowEdf(alpha=0.0), "alpha"),
         (lambda: Mdd(alpha=float("nan")), "alpha"),
+        (lambda: WorkflowAtc(patience=0.0), "patience"),
         (lambda: Levels(count=0), "count"),
         (lambda: Levels(beta=-1.0), "beta"),
         (lambda: CacheAware(cache_threshold=1.5), "cache_threshold"),

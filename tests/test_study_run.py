@@ -17,7 +17,7 @@ from hexsolve.engine import PlacementEngine
 from hexsolve.errors import InputError
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policies.solver import SolverPolicy
-from hexsolve.policies.workflow_triage import WorkflowTriage
+from hexsolve.policies.workflow_atc import WorkflowAtc
 from hexsolve.recording import Recorder
 from hexsolve.sim import Fault, SimOptions, simulate, standalone_makespans
 from hexsolve.study import (
@@ -82,7 +82,7 @@ def test_the_objective_of_a_solver_can_be_tuned(cluster: Cluster) -> None:
     late = build_engine(cluster, "solver-deadline", EngineOptions(target=3.0)).policy
     assert isinstance(late, SolverPolicy)
     assert late.params == replace(own, target=3.0)
-    assert late.fallback == WorkflowTriage(3.0)
+    assert late.fallback == WorkflowAtc(3.0)
 
 
 _WRONG = [{"budget_ms": 0.0}, {"budget_ms": math.nan}, {"epoch_ms": -1.0}, {"epoch_ms": math.inf}]

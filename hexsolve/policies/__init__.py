@@ -22,6 +22,7 @@ from hexsolve.policies.solver import SolverPolicy
 from hexsolve.policies.splitwise import Splitwise
 from hexsolve.policies.srpt import Srpt
 from hexsolve.policies.thunder_agent import ThunderAgent
+from hexsolve.policies.workflow_atc import WorkflowAtc
 from hexsolve.policies.workflow_edf import WorkflowEdf
 from hexsolve.policies.workflow_fcfs import WorkflowFcfs
 from hexsolve.policies.workflow_llf import WorkflowLlf
@@ -78,6 +79,13 @@ POLICIES: dict[str, PolicyInfo] = {
             "Moore, Hodgson 1968; due dates of HexAGenT §7.2",
             "earliest due date first, workflows that cannot meet theirs behind the others",
             WorkflowTriage,
+        ),
+        PolicyInfo(
+            "workflow-atc",
+            "adapted",
+            "Vepsalainen, Morton 1987; due dates of HexAGenT §7.2",
+            "apparent tardiness cost: by due dates while little waits, shortest first where much does; lost ones last",
+            WorkflowAtc,
         ),
         PolicyInfo(
             "autellix-plas",
@@ -210,7 +218,7 @@ POLICIES: dict[str, PolicyInfo] = {
             "ours",
             "docs/lookahead.md",
             "the solver in deadline mode: as many workflows as possible within twice their standalone makespan",
-            lambda: SolverPolicy(params=EpochParams(target=2.0), fallback=WorkflowTriage(), name="solver-deadline"),
+            lambda: SolverPolicy(params=EpochParams(target=2.0), fallback=WorkflowAtc(), name="solver-deadline"),
         ),
     )
 }

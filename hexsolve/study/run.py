@@ -18,7 +18,7 @@ from hexsolve.events import DeclaredCall
 from hexsolve.policies import POLICIES, build_policy
 from hexsolve.policies.hexagent import HexAgent
 from hexsolve.policies.solver import SolverPolicy
-from hexsolve.policies.workflow_triage import WorkflowTriage
+from hexsolve.policies.workflow_atc import WorkflowAtc
 from hexsolve.predict import Predictor, parse_predictor
 from hexsolve.sim import (
     EnginePort,
@@ -51,7 +51,7 @@ class EngineOptions:
     declared : share 0..1 of workflows that declare their structure with typical lengths (`study.hints`).
     clairvoyant : all workflows declare all calls as they will be, lengths included: a reference, no policy.
     exponent, urgency, target : of the solver's objective (`hexsolve.epoch.EpochParams`); None: the policy's own. With a
-        target `workflow-triage` for it decides while the solver plans.
+        target `workflow-atc` for it decides while the solver plans.
     """
 
     budget_ms: float = 50.0
@@ -116,7 +116,7 @@ def build_engine(
             budget_ms=options.budget_ms,
             deterministic=options.deterministic_limit,
             params=options.tuned(built.params),
-            fallback=built.fallback if options.target is None else WorkflowTriage(options.target),
+            fallback=built.fallback if options.target is None else WorkflowAtc(options.target),
         )
         latency = FixedLatency(options.budget_ms) if options.deterministic else measured_latency
         engine = _WatchedEngine(cluster, solver, latency=latency, epoch_ms=options.epoch_ms)
