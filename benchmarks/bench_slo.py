@@ -1,43 +1,65 @@
-"""The SLO study end to end: how long a whole preset takes, and what it says."""
+"""The SLO study end to end: how long a whole preset takes, what it says, and what real traces say."""
 
 import os
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from benchmarks.registry import Rows, benchmark
 from hexsolve.plot_slo import study_pictures
+from hexsolve.study.slo_cell import Cell, Row
 from hexsolve.study.slo_config import Study, expand
 from hexsolve.study.slo_pool import LocalPool
 from hexsolve.study.slo_presets import PRESETS
-from hexsolve.study.slo_results import compare, markdown, summary
+from hexsolve.study.slo_results import Comparison, compare, markdown, summary
 from hexsolve.study.slo_run import run_cells
 from hexsolve.study.slo_store import Store
 
+DATA = Path(os.environ.get("HEXSOLVE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "traces"
+TRACES: dict[str, Any] = {
+    "name": "traces",
+    "policies": ["workflow-edf", "hexgen-flow", "hexagent", "lookahead", "solver"],
+    "variants": [{"label": "solver, declared", "policy": "solver", "engine": {"declared": 1.0}}],
+    "num_seeds": 4,
+    "grids": [
+        {"clusters": ["demo"], "workloads": ["text2sql"], "workflows": 120, "rho": [1.0, 1.2]},
+        {"clusters": ["demo"], "workloads": ["tot_text", "tot_game24"], "workflows": 40, "rho": [1.1]},
+        {"clusters": ["hetero-1-llama-70b"], "workloads": ["text2sql"], "workflows": 150, "rho": [1.4]},
+        {"clusters": ["hetero-1-llama-70b"], "workloads": ["claudecode_chain"], "workflows": 120, "rho": [1.4]},
+        {"clusters": ["hetero-1-llama-70b"], "workloads": ["mooncake_conversation"], "workflows": 400, "rho": [1.2]},
+    ],
+}
+"""Recorded workflows (drawn anew, in whole passes) at arrivals of ours: nothing is tuned on them."""
 
-def _preset(name: str, **in_grids: object) -> Rows:
-    """A row per policy over all places, with the wall time of the whole study, tables and plots included.
 
-    With `in_grids`, fields for every grid, it is one seed: a smoke test.
-    """
-    raw = dict(PRESETS[name])
-    if in_grids:
-        raw |= {"num_seeds": 1, "grids": [grid | in_grids for grid in raw["grids"]]}
+def _finished(raw: dict[str, Any]) -> tuple[list[tuple[Cell, Row]], list[Comparison]]:
+    """A study run from nothing on all cores."""
     study = msgspec.convert(raw, Study)
-    jobs = os.cpu_count() or 1
-    started_s = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        results = run_cells(expand(study, name), Store(Path(folder)), LocalPool(jobs))
-    comparisons = compare(results, study.reference)
-    markdown(study, comparisons)
-    study_pictures(comparisons)
-    wall_s = time.perf_counter() - started_s
+        pool = LocalPool(os.cpu_count() or 1)
+        results = run_cells(expand(study, study.name), Store(Path(folder)), pool)
     errors = [row.error for _, row in results if row.error]
     if errors:
         raise RuntimeError(f"{len(errors)} of {len(results)} cells failed, first: {errors[0]}")
+    return results, compare(results, study.reference)
+
+
+def _one_seed(raw: dict[str, Any], **in_grids: object) -> dict[str, Any]:
+    """Small enough for a smoke test; `in_grids`: fields for every grid."""
+    return raw | {"num_seeds": 1, "grids": [grid | in_grids for grid in raw["grids"]]}
+
+
+def _preset(raw: dict[str, Any]) -> Rows:
+    """A row per policy over all places, with the wall time of the whole study, tables and plots included."""
+    started_s = time.perf_counter()
+    results, comparisons = _finished(raw)
+    markdown(msgspec.convert(raw, Study), comparisons)
+    study_pictures(comparisons)
+    wall_s = time.perf_counter() - started_s
     cpu_s: Counter[str] = Counter()
     for cell, row in results:
         cpu_s[cell.variant.label] += row.cpu_s
@@ -50,17 +72,50 @@ def _preset(name: str, **in_grids: object) -> Rows:
             "worst rel. Req95": found["worst_req95"],
             "cpu_s": cpu_s[str(found["policy"])],
             "study_wall_s": wall_s,
-            "jobs": jobs,
+            "jobs": os.cpu_count() or 1,
         }
         for found in summary(comparisons, contended=False)
     ]
 
 
+def _by_place(comparisons: list[Comparison]) -> Rows:
+    """A row per place: Req95 / Req99 of the reference, and of every other policy relative to it in %."""
+    rows: Rows = []
+    for found in comparisons:
+        row: dict[str, object] = {
+            "workload": Path(found.place.workload).stem,
+            "cluster": found.place.cluster.name,
+            "load": found.place.load.label,
+        }
+        for label, entry in found.entries.items():
+            if entry is found.base:
+                row[label] = " / ".join(f"{entry.interval(name).mean:.2f}" for name in ("req95", "req99"))
+                continue
+            relative = (entry.relative_to(found.base, name) for name in ("req95", "req99"))
+            row[label] = " / ".join(
+                "" if r is None else f"{r.mean:+.1%} [{r.low:+.1%}, {r.high:+.1%}]" for r in relative
+            )
+        rows.append(row)
+    return rows
+
+
 @benchmark("slo-quick", "`hexsolve study slo --preset quick`: under two minutes on two cores?")
 def slo_quick(smoke: bool) -> Rows:
-    return _preset("quick", workflows=6) if smoke else _preset("quick")
+    return _preset(_one_seed(PRESETS["quick"], workflows=6) if smoke else PRESETS["quick"])
 
 
 @benchmark("slo-ladder", "`hexsolve study slo --preset ladder`: what does it say, and how long does it take?")
 def slo_ladder(smoke: bool) -> Rows:
-    return _preset("ladder", workflows=2, rho=[1.0], burst=False) if smoke else _preset("ladder")
+    raw = PRESETS["ladder"]
+    return _preset(_one_seed(raw, workflows=2, rho=[1.0], burst=False) if smoke else raw)
+
+
+@benchmark("slo-traces", "Recorded workflows (in $HEXSOLVE_DATA or ../shared/data): does the solver hold there?")
+def slo_traces(smoke: bool) -> Rows:
+    if not DATA.is_dir():
+        return [{"skipped": f"no traces in {DATA}"}]
+    grids = [
+        grid | {"workloads": [str(DATA / f"{name}.jsonl") for name in grid["workloads"]]} for grid in TRACES["grids"]
+    ]
+    raw = TRACES | {"grids": grids}
+    return _by_place(_finished(_one_seed(raw, workflows=2) if smoke else raw)[1])
