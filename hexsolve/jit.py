@@ -24,7 +24,10 @@ _KERNEL_MODULES = (
     "crowding.py",
     "standalone.py",
     "adoption.py",
-    "search.py",
+    "search/board.py",
+    "search/times.py",
+    "search/moves.py",
+    "search/anneal.py",
     "policies/workflow_fcfs.py",
     "policies/_dispatch.py",
 )

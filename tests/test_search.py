@@ -13,9 +13,9 @@ from epoch_problems import FEATURES, brute_force, hint_within_caps, make_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hexsolve import search as kernels
 from hexsolve.jit import COMPILED
-from hexsolve.search import START, _schedule_of, board_of, search
+from hexsolve.search import anneal, moves, search, times
+from hexsolve.search.board import START, board_of, schedule_of
 from hexsolve_models import cost, earliest_finish, violations
 
 SEEDS = st.integers(0, 10**6)
@@ -107,41 +107,41 @@ def test_the_optimum_of_most_tiny_problems_is_found(features):
 
 
 class Stepper:
-    """One move at a time, as `_anneal` makes them."""
+    """One move at a time, as `anneal` makes them."""
 
     def __init__(self, problem, hint, seed):
         self.problem, self.hint = problem, hint
         self.board = board_of(problem, hint)
-        self.schedule = _schedule_of(problem, self.board, hint, seed)
+        self.schedule = schedule_of(problem, self.board, hint, seed)
         self.before = np.zeros((2, 4), dtype=np.int64)
-        assert kernels._open(self.board, self.schedule)
+        assert times.open_schedule(self.board, self.schedule)
 
     def move(self):
         """Returns (calls changed, whether it can be scheduled, what `undo` needs)."""
-        kernels._begin(self.schedule)
+        times.begin(self.schedule)
         totals = np.stack([self.schedule.total, self.schedule.own], axis=1)
-        count = kernels._move(self.board, self.schedule, self.before)
-        fits = bool(kernels._settle(self.board, self.schedule, 1000)) if count else True
+        count = moves.move(self.board, self.schedule, self.before)
+        fits = bool(times.settle(self.board, self.schedule, 1000)) if count else True
         if count and fits:
-            kernels._rate(self.board, self.schedule)
+            times.rate(self.board, self.schedule)
         return count, fits, totals
 
     def undo(self, count, fits, totals):
         if count == 0:
             return
         if fits:
-            kernels._undo_prices(self.board, self.schedule, totals)
-        kernels._restore(self.board, self.schedule, self.before, count)
-        kernels._undo_times(self.board, self.schedule)
+            times.undo_prices(self.board, self.schedule, totals)
+        moves.restore(self.board, self.schedule, self.before, count)
+        times.undo_times(self.board, self.schedule)
 
     def anew(self):
         """The same queues and replicas, scheduled from nothing."""
-        fresh = _schedule_of(self.problem, self.board, self.hint, 0)
+        fresh = schedule_of(self.problem, self.board, self.hint, 0)
         for name in ("queue", "queue_len", "place", "prefill", "decode", "beside", "beside_len", "beside_at", "kv"):
             getattr(fresh, name)[:] = getattr(self.schedule, name)
         locked = ~self.problem.is_free
         fresh.time[locked, START] = self.schedule.time[locked, START]
-        assert kernels._open(self.board, fresh)
+        assert times.open_schedule(self.board, fresh)
         return fresh
 
 
@@ -194,8 +194,8 @@ def test_the_state_after_every_move_is_the_one_scheduled_anew(seed, calls, prefi
 @settings(max_examples=40, deadline=None)
 def test_random_numbers_are_within_bounds_and_even(seed, num_calls, features):
     problem = random_problem(seed, num_calls)
-    schedule = _schedule_of(problem, board_of(problem, hint_of(problem)), hint_of(problem), seed)
-    drawn = np.bincount([kernels._below(schedule, 5) for _ in range(2000)], minlength=5)
+    schedule = schedule_of(problem, board_of(problem, hint_of(problem)), hint_of(problem), seed)
+    drawn = np.bincount([moves.below(schedule, 5) for _ in range(2000)], minlength=5)
     assert drawn.size == 5
     assert np.all(np.abs(drawn - 400) < 6 * 18)  # six standard deviations of a binomial count
 
@@ -298,8 +298,8 @@ def test_ends_when_the_time_is_used_and_counts_its_moves():
 def test_one_layout_of_arrays_whatever_the_problem_s():
     problem = random_problem(0, 4, features=FEATURES)
     search(problem, hint_of(problem, 0), moves=1)
-    compiled = len(kernels._anneal.signatures)
+    compiled = len(anneal.anneal.signatures)
     matrices = ("prefill_ticks", "decode_ticks", "crowding_ticks", "transfer_base_ticks")
     turned = replace(problem, **{name: np.asfortranarray(getattr(problem, name)) for name in matrices})
     search(turned, hint_of(turned, 0), moves=1)
-    assert len(kernels._anneal.signatures) == compiled
+    assert len(anneal.anneal.signatures) == compiled
