@@ -16,7 +16,7 @@ from hexsolve.errors import InputError
 from hexsolve.listplan import held_spans, plan_in_order
 from hexsolve.policy import Plan
 from hexsolve.settle import settled_finish_ms
-from hexsolve.snapshot import Snapshot
+from hexsolve.snapshot import Snapshot, prefill_times
 from hexsolve.stretch_cost import URGENCY, StretchCost, ratios
 from hexsolve.tables import WAIT_DECODE, WAIT_PREFILL, Floats, Ints
 from hexsolve_models import Decision, Objective, Problem, timetable
@@ -37,6 +37,8 @@ class EpochParams:
         (`stretch_cost`).
     target : deadline mode: the SLO scale α > 0 that as many workflows as possible are to meet, whatever becomes of the
         others, and without urgency; None: the tail of all of them counts.
+    margin : share >= 0 of the projected cost by which a plan that lands late has to be cheaper (`projects_better`).
+        What a search finds looks better than it is, the more so the less there was to find.
     """
 
     tick_ms: float = 1.0
@@ -44,9 +46,11 @@ class EpochParams:
     exponent: int = 1
     urgency: float = URGENCY
     target: float | None = None
+    margin: float = 0.01
 
     def __post_init__(self) -> None:
-        for name, low in (("tick_ms", 1e-3), ("max_calls", 1), ("exponent", 1), ("urgency", 0)):
+        least = (("tick_ms", 1e-3), ("max_calls", 1), ("exponent", 1), ("urgency", 0), ("margin", 0))
+        for name, low in least:
             value = getattr(self, name)
             if value is not None and not value >= low:
                 raise InputError(f"{name} = {value!r}: expected a number >= {low}")
@@ -100,7 +104,7 @@ def to_problem(snapshot: Snapshot, greedy: Plan, params: EpochParams) -> tuple[P
     workflows, workflow = np.unique(calls["workflow"], return_inverse=True)
     decode_ms, crowding_ms = decode_lines(snapshot, greedy, positions, spans)
     problem = Problem(
-        prefill_ticks=_ticks(_prefill_ms(snapshot, rows), tick),
+        prefill_ticks=_ticks(prefill_times(snapshot, rows), tick),
         locked_decode=np.where(calls["stage"] == WAIT_DECODE, calls["decode"], -1),
         release_tick=np.zeros(len(rows), dtype=np.int64),
         transfer_base_ticks=_ticks(snapshot.tables.pair[0], tick),
@@ -126,16 +130,6 @@ def _ticks(ms: Floats, tick_ms: float) -> Ints:
     """Whole ticks, rounded up; what is not finite becomes -1, "not allowed"."""
     finite = np.isfinite(ms)
     return np.where(finite, np.ceil(np.where(finite, ms, 0.0) / tick_ms - _ROUNDING_SLACK), -1.0).astype(np.int64)
-
-
-def _prefill_ms(snapshot: Snapshot, rows: Ints) -> Floats:
-    """[N, P] prefill time of free calls, given the prefix each replica holds; inf on replicas that are down."""
-    kind = snapshot.prefills["kind"]
-    full, cached = snapshot.prefill_ms[rows][:, kind, 0], snapshot.prefill_ms[rows][:, kind, 1]
-    reusable = snapshot.calls["cached_tokens"][rows][:, None]
-    held = np.minimum(snapshot.held_tokens[snapshot.calls["prefix"][rows]], reusable)
-    ms = full - (full - cached) * held / np.maximum(reusable, 1)
-    return np.where(snapshot.prefills["up"][None, :] == 1, ms, np.inf)
 
 
 def _objective(
@@ -178,9 +172,11 @@ def projected_key(snapshot: Snapshot, plan: Plan, curve: StretchCost) -> tuple[i
 
 
 def projects_better(snapshot: Snapshot, plan: Plan, than: Plan, params: EpochParams) -> bool:
-    """Whether a plan places more calls, or as many at a strictly lower `projected_cost`."""
+    """Whether a plan places more calls, or as many at a `projected_cost` that is lower by more than the margin."""
     curve = params.curve(snapshot, than)
-    return projected_key(snapshot, plan, curve) < projected_key(snapshot, than, curve)
+    left, price = projected_key(snapshot, plan, curve)
+    left_before, price_before = projected_key(snapshot, than, curve)
+    return left < left_before or (left == left_before and price < (1.0 - params.margin) * price_before)
 
 
 def projected(snapshot: Snapshot, plan: Plan) -> Plan:

@@ -67,6 +67,16 @@ def alone_ms(calls: Records) -> Floats:
     return service
 
 
+def prefill_times(snapshot: Snapshot, rows: Ints) -> Floats:
+    """[N, P] ms of prefill on each replica, given the prefix that it holds; inf on replicas that are down."""
+    kind = snapshot.prefills["kind"]
+    full, cached = snapshot.prefill_ms[rows][:, kind, 0], snapshot.prefill_ms[rows][:, kind, 1]
+    reusable = snapshot.calls["cached_tokens"][rows][:, None]
+    held = np.minimum(snapshot.held_tokens[snapshot.calls["prefix"][rows]], reusable)
+    ms = full - (full - cached) * held / np.maximum(reusable, 1)
+    return np.where(snapshot.prefills["up"][None, :] == 1, ms, np.inf)
+
+
 @kernel
 def _waiting(calls: Records) -> Ints:
     rows, n = np.empty(calls.shape[0], dtype=np.int64), 0

@@ -176,7 +176,7 @@ def test_a_worker_that_fails_leaves_a_plan_no_worse_than_the_greedy_one(name):
     (told,) = [told for told in plan.receipt["components"] if told.startswith("cpsat_full: ")]
     assert why in told
     assert told != "cpsat_full: "
-    assert why != "late" or plan.receipt["wall_ms"] < 20_000.0  # not the minute that the worker takes
+    assert why != "late" or plan.receipt["wall_ms"] < 50_000.0  # not the minute that the worker takes
     curve = policy.params.curve(snapshot, greedy)
     assert projected_cost(snapshot, plan, curve) <= projected_cost(snapshot, greedy, curve)
 

@@ -337,6 +337,17 @@ def test_a_plan_that_places_fewer_calls_is_not_better():
     assert not projects_better(snapshot, greedy, greedy, EpochParams())
 
 
+@pytest.mark.parametrize(("margin", "price", "better"), [(0.0, 0.995, True), (0.01, 0.995, False), (0.01, 0.985, True)])
+def test_a_plan_has_to_be_cheaper_by_more_than_the_margin(monkeypatch, margin, price, better):
+    state = busy_state(1, mixed_cluster())
+    snapshot = state.snapshot(state.clock_ms)
+    than = plan_by_risk(snapshot)
+    plan = replace(than, provenance="landed")
+    keys = {"landed": (0, price), than.provenance: (0, 1.0)}
+    monkeypatch.setattr("hexsolve.epoch.projected_key", lambda snapshot, plan, curve: keys[plan.provenance])
+    assert projects_better(snapshot, plan, than, EpochParams(margin=margin)) is better
+
+
 def test_a_plan_without_projection_can_be_projected():
     state = busy_state(2, mixed_cluster())
     snapshot = state.snapshot(state.clock_ms)

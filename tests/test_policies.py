@@ -13,6 +13,7 @@ from hexsolve.engine import PlacementEngine
 from hexsolve.epoch import carry_over
 from hexsolve.errors import InputError
 from hexsolve.policies import POLICIES, build_policy
+from hexsolve.policies.lookahead import Lookahead
 from hexsolve.policies.solver import SolverPolicy
 from hexsolve.policies.workflow_llf import WorkflowLlf
 from hexsolve.predict import CallView
@@ -335,3 +336,29 @@ def test_names_and_labels():
         assert info.name == name == info.build().name
         assert info.label in ("faithful", "adapted", "inspired", "ours")
         assert info.source
+
+
+def test_lookahead_prefers_short_prefills_unless_others_are_late():
+    # A call of (n, m) tokens takes 10 + n/10 ms of prefill, 2 + n/10 of transfer and 10·m of decode.
+    state = ClusterState(cluster())
+    long = ready(state, 0.0, tokens=(1000, 30))  # prefill 110, H 512
+    short = ready(state, 0.0, name="b", tokens=(100, 50))  # prefill 20, H 532
+
+    def first(now_ms, shortness):
+        plan = Lookahead(shortness=shortness).plan(state.snapshot(now_ms))
+        return plan.slots[np.argmin(plan.rank)]
+
+    # Both have R = 1: 1 / 512 against 1 / 532, and over the roots of 110 and 20.
+    assert first(0.0, 0.0) == long
+    assert first(0.0, 0.5) == short
+    # At 2000 ms both are at R = 4.9 and 4.76, a late one beside a fresh short one at 4.9 and 1.
+    fresh = ready(state, 2000.0, name="c", tokens=(100, 50))
+    assert first(2000.0, 0.5) == short
+    plan = Lookahead().plan(state.snapshot(2000.0))
+    assert plan.slots[np.argsort(plan.rank)].tolist() == [short, long, fresh]
+
+
+def test_lookahead_refuses_what_is_out_of_range():
+    for field, value in (("exponent", 0.0), ("wait", float("nan")), ("shortness", 1.5)):
+        with pytest.raises(InputError, match=f"^{field} = .*expected"):
+            Lookahead(**{field: value})

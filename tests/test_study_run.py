@@ -81,7 +81,7 @@ def test_the_objective_of_a_solver_can_be_tuned(cluster: Cluster) -> None:
     assert tuned.params == replace(own, exponent=4, urgency=0.0)
     late = build_engine(cluster, "solver-deadline", EngineOptions(target=3.0)).policy
     assert isinstance(late, SolverPolicy)
-    assert late.params == replace(own, target=3.0)
+    assert late.params == replace(own, target=3.0, margin=0.0)
     assert late.fallback == WorkflowAtc(3.0)
 
 

@@ -218,7 +218,9 @@ POLICIES: dict[str, PolicyInfo] = {
             "ours",
             "docs/lookahead.md",
             "the solver in deadline mode: as many workflows as possible within twice their standalone makespan",
-            lambda: SolverPolicy(params=EpochParams(target=2.0), fallback=WorkflowAtc(), name="solver-deadline"),
+            lambda: SolverPolicy(
+                params=EpochParams(target=2.0, margin=0.0), fallback=WorkflowAtc(), name="solver-deadline"
+            ),
         ),
     )
 }

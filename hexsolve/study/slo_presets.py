@@ -102,14 +102,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "contended": {
         "name": "contended",
-        "policies": ["workflow-llf", "workflow-edf", "hexgen-flow", "hexagent", "lookahead", "solver"],
+        "policies": ["workflow-llf", "workflow-edf", "hexgen-flow", "continuum", "hexagent", "lookahead", "solver"],
         "variants": [_DECLARED, _CLAIRVOYANT],
-        "first_seed": 1010,
+        "first_seed": 1020,
         "num_seeds": 5,
         "grids": [
             {
                 "clusters": ["demo"],
-                "workloads": ["text2sql", "bfcl", "mixed"],
+                "workloads": ["text2sql", "bfcl", "coding", "mixed"],
                 "workflows": 120,
                 "rho": [1.0, 1.2],
             }
