@@ -203,7 +203,7 @@ POLICIES: dict[str, PolicyInfo] = {
             "lookahead",
             "ours",
             "docs/lookahead.md",
-            "most costly delay of the whole workflow first, as declared or learned; earliest projected finish",
+            "most costly delay of the whole workflow per root of prefill time first; earliest projected finish",
             Lookahead,
         ),
         PolicyInfo(
