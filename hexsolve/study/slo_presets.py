@@ -104,6 +104,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "name": "contended",
         "policies": ["workflow-llf", "workflow-edf", "hexgen-flow", "continuum", "hexagent", "lookahead", "solver"],
         "variants": [_DECLARED, _CLAIRVOYANT],
+        "plotted": ["workflow-edf", "hexagent", "solver", "solver, declared", "clairvoyant order"],
         "first_seed": 1020,
         "num_seeds": 5,
         "grids": [
