@@ -28,6 +28,7 @@ TRACES: dict[str, Any] = {
     "grids": [
         {"clusters": ["demo"], "workloads": ["text2sql"], "workflows": 120, "rho": [1.0, 1.2]},
         {"clusters": ["demo"], "workloads": ["tot_text", "tot_game24"], "workflows": 40, "rho": [1.1]},
+        {"clusters": ["demo"], "workloads": ["claudecode_chain"], "workflows": 60, "rho": [1.0]},
         {"clusters": ["hetero-1-llama-70b"], "workloads": ["text2sql"], "workflows": 150, "rho": [1.4]},
         {"clusters": ["hetero-1-llama-70b"], "workloads": ["claudecode_chain"], "workflows": 120, "rho": [1.4]},
         {"clusters": ["hetero-1-llama-70b"], "workloads": ["mooncake_conversation"], "workflows": 400, "rho": [1.2]},
