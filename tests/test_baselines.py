@@ -120,13 +120,18 @@ def test_a_simulation_runs_to_its_end_and_again_the_same(name):
 # -- orders -----------------------------------------------------------------------------------------------------------
 
 
-def test_due_date_laxity_remaining_work_and_its_weighted_form_order_the_same_calls_differently():
-    # W1: a (100, 50) takes 20 + 12 + 500 = 532, b (100, 5) after it on the replica takes 82; H = 532, due 1064.
-    # W2: c (100, 53) takes 562 = H, due 1124.
+def two_workflows(third=(100, 55)):
+    """(state, a, b, c): two calls of W1 and one of W2, all revealed at 0."""
     state = ClusterState(cluster())
     first = state.workflow_open(0.0, "w1")
     a, b = ready(state, workflow=first), ready(state, workflow=first, name="b", tokens=(100, 5))
-    c = ready(state, tokens=(100, 53))
+    return state, a, b, ready(state, tokens=third)
+
+
+def test_due_date_laxity_remaining_work_and_its_weighted_form_order_the_same_calls_differently():
+    # W1: a (100, 50) takes 20 + 12 + 500 = 532, b (100, 5) after it on the replica takes 82; H = 532, due 1064.
+    # W2: c (100, 53) takes 562 = H, due 1124.
+    state, a, b, c = two_workflows((100, 53))
     now = state.snapshot(0.0)
     assert in_order(build_policy("workflow-edf").plan(now)) == [a, b, c]  # due 1064, 1064, 1124
     assert in_order(build_policy("workflow-llf").plan(now)) == [a, c, b]  # laxity 532, 562, 982
@@ -141,10 +146,7 @@ def test_due_date_laxity_remaining_work_and_its_weighted_form_order_the_same_cal
 
 def test_modified_due_dates_turn_to_remaining_work_once_workflows_are_late():
     # As above with c (100, 55): due 1064 and 1164, left 614 and 582. At 600 ms both would end late: 1214 and 1182.
-    state = ClusterState(cluster())
-    first = state.workflow_open(0.0, "w1")
-    a, b = ready(state, workflow=first), ready(state, workflow=first, name="b", tokens=(100, 5))
-    c = ready(state, tokens=(100, 55))
+    state, a, b, c = two_workflows()
     assert in_order(Mdd(alpha=2.0).plan(state.snapshot(0.0))) == [a, b, c]
     assert in_order(Mdd(alpha=2.0).plan(state.snapshot(600.0))) == [c, a, b]
     assert in_order(WorkflowEdf(alpha=2.0).plan(state.snapshot(600.0))) == [a, b, c]
@@ -152,10 +154,7 @@ def test_modified_due_dates_turn_to_remaining_work_once_workflows_are_late():
 
 def test_what_can_no_longer_meet_the_target_comes_last():
     # The same three. At 600 ms a would end at 1132, c at 1182, both late even alone; b at 682.
-    state = ClusterState(cluster())
-    first = state.workflow_open(0.0, "w1")
-    a, b = ready(state, workflow=first), ready(state, workflow=first, name="b", tokens=(100, 5))
-    c = ready(state, tokens=(100, 55))
+    state, a, b, c = two_workflows()
     assert in_order(WorkflowTriage(alpha=2.0).plan(state.snapshot(0.0))) == [a, b, c]
     assert in_order(WorkflowTriage(alpha=2.0).plan(state.snapshot(600.0))) == [b, a, c]  # a takes 532, c 582
     assert in_order(WorkflowAtc(alpha=2.0).plan(state.snapshot(600.0))) == [b, c, a]  # W1 has 614 left
@@ -165,10 +164,7 @@ def test_what_can_no_longer_meet_the_target_comes_last():
 
 def test_apparent_tardiness_weighs_slack_against_remaining_work_by_what_waits():
     # Left 614 and 582, slack of a 532, of b 982, of c 582; the backlog is (532 + 82 + 582) / 1 = 1196.
-    state = ClusterState(cluster())
-    first = state.workflow_open(0.0, "w1")
-    a, b = ready(state, workflow=first), ready(state, workflow=first, name="b", tokens=(100, 5))
-    c = ready(state, tokens=(100, 55))
+    state, a, b, c = two_workflows()
     now = state.snapshot(0.0)
     # exp(-532 / 1196) / 614 = 1.044e-3, exp(-982 / 1196) / 614 = 0.717e-3, exp(-582 / 1196) / 582 = 1.056e-3
     assert in_order(WorkflowAtc(alpha=2.0).plan(now)) == [c, a, b]
