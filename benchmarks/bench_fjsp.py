@@ -1,7 +1,6 @@
 """Flexible job shop through the offline CP-SAT formulation: how many published optima are proved, and how soon."""
 
 import json
-import os
 import tarfile
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -9,12 +8,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from benchmarks.data import data_folder
 from benchmarks.registry import Rows, benchmark
 from hexsolve.io.fjsp import parse_fjsp
 from hexsolve_models.offline.goal import MAX_STRETCH
 from hexsolve_models.offline.solve import solve
 
-DATA = Path(os.environ.get("HEXSOLVE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "scheduling"
+DATA = data_folder() / "scheduling"
 ROWS = Path(__file__).resolve().parent.parent / "build" / "fjsp.jsonl"
 LIMIT_S, WORKERS = 60.0, 2
 SETS = ("brandimarte", "kacem", "fattahi", "hurink/edata", "hurink/rdata", "hurink/vdata")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.data import data_folder
 from benchmarks.registry import Rows, benchmark
 from hexsolve.plot_slo import study_pictures
 from hexsolve.study.slo_cell import Cell, Row
@@ -19,7 +20,7 @@ from hexsolve.study.slo_results import Comparison, compare, markdown, summary
 from hexsolve.study.slo_run import run_cells
 from hexsolve.study.slo_store import Store
 
-DATA = Path(os.environ.get("HEXSOLVE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "traces"
+DATA = data_folder() / "traces"
 TRACES: dict[str, Any] = {
     "name": "traces",
     "policies": ["workflow-edf", "hexgen-flow", "hexagent", "lookahead", "solver"],
@@ -37,9 +38,8 @@ TRACES: dict[str, Any] = {
 """Recorded workflows (drawn anew, in whole passes) at arrivals of ours: nothing is tuned on them."""
 
 
-def _finished(raw: dict[str, Any]) -> tuple[list[tuple[Cell, Row]], list[Comparison]]:
+def _finished(study: Study) -> tuple[list[tuple[Cell, Row]], list[Comparison]]:
     """A study run from nothing on all cores."""
-    study = msgspec.convert(raw, Study)
     with tempfile.TemporaryDirectory() as folder:
         pool = LocalPool(os.cpu_count() or 1)
         results = run_cells(expand(study, study.name), Store(Path(folder)), pool)
@@ -49,16 +49,18 @@ def _finished(raw: dict[str, Any]) -> tuple[list[tuple[Cell, Row]], list[Compari
     return results, compare(results, study.reference)
 
 
-def _one_seed(raw: dict[str, Any], **in_grids: object) -> dict[str, Any]:
-    """Small enough for a smoke test; `in_grids`: fields for every grid."""
-    return raw | {"num_seeds": 1, "grids": [grid | in_grids for grid in raw["grids"]]}
+def _study(raw: dict[str, Any], **in_grids: object) -> Study:
+    """With `in_grids`, fields for every grid, it is one seed: a smoke test."""
+    if in_grids:
+        raw = raw | {"num_seeds": 1, "grids": [grid | in_grids for grid in raw["grids"]]}
+    return msgspec.convert(raw, Study)
 
 
-def _preset(raw: dict[str, Any]) -> Rows:
+def _whole(study: Study) -> Rows:
     """A row per policy over all places, with the wall time of the whole study, tables and plots included."""
     started_s = time.perf_counter()
-    results, comparisons = _finished(raw)
-    markdown(msgspec.convert(raw, Study), comparisons)
+    results, comparisons = _finished(study)
+    markdown(study, comparisons)
     study_pictures(comparisons)
     wall_s = time.perf_counter() - started_s
     cpu_s: Counter[str] = Counter()
@@ -102,13 +104,14 @@ def _by_place(comparisons: list[Comparison]) -> Rows:
 
 @benchmark("slo-quick", "`hexsolve study slo --preset quick`: under two minutes on two cores?")
 def slo_quick(smoke: bool) -> Rows:
-    return _preset(_one_seed(PRESETS["quick"], workflows=6) if smoke else PRESETS["quick"])
+    raw = PRESETS["quick"]
+    return _whole(_study(raw, workflows=6) if smoke else _study(raw))
 
 
 @benchmark("slo-ladder", "`hexsolve study slo --preset ladder`: what does it say, and how long does it take?")
 def slo_ladder(smoke: bool) -> Rows:
     raw = PRESETS["ladder"]
-    return _preset(_one_seed(raw, workflows=2, rho=[1.0], burst=False) if smoke else raw)
+    return _whole(_study(raw, workflows=2, rho=[1.0], burst=False) if smoke else _study(raw))
 
 
 @benchmark("slo-traces", "Recorded workflows (in $HEXSOLVE_DATA or ../shared/data): does the solver hold there?")
@@ -119,4 +122,4 @@ def slo_traces(smoke: bool) -> Rows:
         grid | {"workloads": [str(DATA / f"{name}.jsonl") for name in grid["workloads"]]} for grid in TRACES["grids"]
     ]
     raw = TRACES | {"grids": grids}
-    return _by_place(_finished(_one_seed(raw, workflows=2) if smoke else raw)[1])
+    return _by_place(_finished(_study(raw, workflows=2) if smoke else _study(raw))[1])

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.data import data_folder
 from benchmarks.history import History, Told, snapshot_file
 from benchmarks.scenes import cluster_file
 from hexsolve.arrivals import with_arrivals
@@ -121,9 +122,8 @@ class Surge:
 
 
 def trace_file(source: str) -> Path:
-    """Where a real trace lies, if it is there: in $HEXSOLVE_DATA or ../shared/data."""
-    folder = os.environ.get("HEXSOLVE_DATA") or Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-    return Path(folder) / "traces" / TRACES[source].workload
+    """Where a real trace lies, if it is there."""
+    return data_folder() / "traces" / TRACES[source].workload
 
 
 def sources() -> tuple[str, ...]:

@@ -162,7 +162,9 @@ def test_a_worker_that_fails_leaves_a_plan_no_worse_than_the_greedy_one(name):
     policy = SolverPolicy(budget_ms=500.0, steps=["cpsat_full"], processes=0)
     state = busy_state(1, mixed_cluster())
     snapshot = state.snapshot(state.clock_ms)
-    policy.plan(snapshot)  # the first epoch of a process loads and compiles
+    policy.warm_up()
+    for _ in range(3):  # a first epoch that has no time left for the solver leaves something to compile for the next
+        policy.plan(snapshot)
     policy.outcomes.clear()
     policy._last, policy._pool = None, Redirected(1)
     policy._pool.instead, policy._pool.wait_s = job, 0.0 if why == "late" else 60.0
@@ -176,7 +178,7 @@ def test_a_worker_that_fails_leaves_a_plan_no_worse_than_the_greedy_one(name):
     (told,) = [told for told in plan.receipt["components"] if told.startswith("cpsat_full: ")]
     assert why in told
     assert told != "cpsat_full: "
-    assert why != "late" or plan.receipt["wall_ms"] < 50_000.0  # not the minute that the worker takes
+    assert why != "late" or plan.receipt["wall_ms"] < 20_000.0  # not the minute that the worker takes
     curve = policy.params.curve(snapshot, greedy)
     assert projected_cost(snapshot, plan, curve) <= projected_cost(snapshot, greedy, curve)
 

@@ -40,7 +40,7 @@ class WorkflowAtc:
         slack_ms = calls["arrival_ms"] + self.alpha * calls["horizon_ms"] - snapshot.now_ms - own_ms
         is_lost = lost(snapshot, snapshot.waiting, self.alpha)
         backlog_ms = own_ms[~is_lost].sum() / max(1, len(snapshot.prefills))
-        # In logarithms: slack of many backlogs is exp(-1000) and would tie.
-        cost = -np.log(work_ms) - slack_ms / max(1e-6, self.patience * backlog_ms)
-        order = np.lexsort((calls["serial"], np.where(is_lost, work_ms, -cost), is_lost))
+        # Smallest 1 / cost first, in logarithms: slack of many backlogs is exp(-1000) and would tie.
+        cheapness = np.log(work_ms) + slack_ms / max(1e-6, self.patience * backlog_ms)
+        order = np.lexsort((calls["serial"], np.where(is_lost, work_ms, cheapness), is_lost))
         return plan_in_order(snapshot, order, provenance=self.name)
